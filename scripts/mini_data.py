@@ -1,0 +1,167 @@
+"""The pictures and captions that `mini` is trained on, and those that are kept out of it.
+
+Reads the four sets (Flickr8k, fashion products, Caltech-101, art domains) from one folder of tar files
+and gives one list of records. What is held out is decided by a hash of the picture's name alone, so that
+every script agrees about it.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import random
+import re
+import tarfile
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+HELD_OUT = {"flickr8k": 1000, "fashion_products": 1500, "caltech101": 700, "art_domains": 900}
+
+_TYPES = {
+    "tshirts": "t-shirt", "shirts": "shirt", "tops": "top", "kurtas": "kurta", "kurtis": "kurti",
+    "watches": "watch", "handbags": "handbag", "sweaters": "sweater", "wallets": "wallet", "belts": "belt",
+    "sweatshirts": "sweatshirt", "jackets": "jacket", "backpacks": "backpack", "caps": "cap", "ties": "tie",
+    "mufflers": "muffler", "clutches": "clutch", "dresses": "dress", "skirts": "skirt", "scarves": "scarf",
+    "tunics": "tunic", "innerwear vests": "innerwear vest", "umbrellas": "umbrella", "free gifts": "free gift",
+    "tracksuits": "tracksuit", "nightdress": "nightdress",
+}  # fmt: skip
+_PAIRS = {"casual shoes", "sports shoes", "formal shoes", "flip flops", "heels", "sandals", "flats", "socks",
+          "sports sandals", "gloves", "cufflinks"}  # fmt: skip
+_DOMAINS = {"photo": "photo", "art_painting": "painting", "cartoon": "cartoon", "sketch": "sketch"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture: `facts` are what a caption may mention (empty for Flickr8k, which has `captions`)."""
+
+    set: str
+    name: str  # the member's path inside the tar
+    held_out: bool
+    captions: tuple[str, ...] = ()
+    facts: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """The thing's name as a caption says it, without an article."""
+        kind = self.facts.get("kind", "")
+        return kind
+
+
+def _shop_facts(row: dict[str, str]) -> dict[str, str]:
+    kind = row["articleType"].strip().lower()
+    colour = row["baseColour"].strip().lower()
+    return {
+        "kind": f"pair of {kind}" if kind in _PAIRS else _TYPES.get(kind, kind),
+        "colour": "" if colour in {"na", ""} else colour,
+        "audience": row["gender"].strip().lower(),
+        "usage": "" if row["usage"] in {"NA", ""} else row["usage"].strip().lower(),
+        "name": row["productDisplayName"].strip(),
+    }
+
+
+def _clean(caption: str) -> str:
+    return re.sub(r"\s+([.,!?])", r"\1", caption.strip()).rstrip(" .").strip()
+
+
+def load(folder: Path) -> list[Picture]:
+    """Every picture of the four sets, in a fixed order."""
+    captions: dict[str, list[str]] = defaultdict(list)
+    with open(folder / "flickr8k_captions.csv", newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            captions[row["image"]].append(_clean(row["caption"]))
+    with open(folder / "fashion_products.csv", newline="", encoding="utf-8") as file:
+        shop = {row["id"]: _shop_facts(row) for row in csv.DictReader(file)}
+    pictures = []
+    for set_name, count in HELD_OUT.items():
+        with tarfile.open(folder / f"{set_name}.tar") as tar:
+            names = sorted(member.name for member in tar if member.isfile())
+        by_hash = sorted(names, key=lambda name: hashlib.sha256(Path(name).name.encode() + set_name.encode()).digest())
+        out = set(by_hash[:count])
+        for name in names:
+            path = Path(name)
+            facts: dict[str, str] = {}
+            texts: tuple[str, ...] = ()
+            if set_name == "flickr8k":
+                texts = tuple(text for text in captions[path.name] if text)
+            elif set_name == "fashion_products":
+                facts = shop[path.stem]
+            elif set_name == "caltech101":
+                kind = path.parts[-2].lower().replace("_", " ")
+                if kind == "background google":
+                    continue
+                facts = {"kind": {"faces": "face", "faces easy": "face"}.get(kind, kind)}
+            else:
+                facts = {"kind": path.parts[-2].lower(), "domain": _DOMAINS[path.parts[-3]]}
+            pictures.append(Picture(set_name, name, name in out, texts, facts))
+    return pictures
+
+
+def article(phrase: str) -> str:
+    return ("an " if phrase[:1] in "aeiou" else "a ") + phrase
+
+
+def write_caption(picture: Picture, random_: random.Random) -> tuple[str, frozenset[str]]:
+    """A caption, and the names of the facts it mentions (two pictures that agree in those fit it alike)."""
+    facts = picture.facts
+    if picture.set == "flickr8k":
+        return random_.choice(picture.captions), frozenset({"itself"})
+    if picture.set == "caltech101":
+        form = random_.choice(["a photo of {}", "{}", "a picture of {}", "{} in a photo", "a close-up of {}"])
+        return form.format(article(facts["kind"])), frozenset({"kind"})
+    if picture.set == "art_domains":
+        domain, kind = facts["domain"], facts["kind"]
+        if random_.random() < 0.15:
+            return random_.choice(["a picture of {}", "{}", "an image of {}"]).format(article(kind)), frozenset(
+                {"kind"}
+            )
+        form = random_.choice([
+            "{domain} of {kind}", "{domain} of {kind}", "{kind} as {domain}", "{kind} in the style of {domain}",
+            "{domain} showing {kind}",
+        ])  # fmt: skip
+        return form.format(domain=article(domain), kind=article(kind)), frozenset({"kind", "domain"})
+    return _shop_caption(facts, random_)
+
+
+def _shop_caption(facts: dict[str, str], random_: random.Random) -> tuple[str, frozenset[str]]:
+    if random_.random() < 0.2:
+        return facts["name"].lower(), frozenset({"kind", "colour", "audience", "name"})
+    kind, colour, audience, usage = facts["kind"], facts["colour"], facts["audience"], facts["usage"]
+    mentioned = {"kind"}
+    words = kind
+    after = ""
+    roll = random_.random()
+    if colour and roll < 0.85:
+        mentioned.add("colour")
+        if random_.random() < 0.8:
+            words = f"{colour} {kind}"
+        else:
+            after += f" in {colour}"
+    if usage and random_.random() < 0.15:
+        mentioned.add("usage")
+        words = f"{usage} {words}"
+    if random_.random() < 0.65:
+        mentioned.add("audience")
+        style = random_.random()
+        if style < 0.6:
+            after = f" for {audience}" + after
+        elif style < 0.85:
+            words = f"{audience}'s {words}" if audience in {"men", "women"} else f"{audience} {words}"
+        else:
+            words = f"{audience} {words}"
+    phrase = article(words) + after
+    form = random_.choice(
+        ["{}", "{}", "a photo of {}", "a photo of {}", "a product photo of {}", "{} on a white background"]
+    )
+    return form.format(phrase), frozenset(mentioned)
+
+
+def read_pictures(folder: Path, set_name: str, names: set[str]) -> Iterator[tuple[str, bytes]]:
+    """(name, JPEG bytes) of the named members of one set's tar, in the tar's order."""
+    with tarfile.open(folder / f"{set_name}.tar") as tar:
+        for member in tar:
+            if member.name in names:
+                file = tar.extractfile(member)
+                if file is not None:
+                    yield member.name, file.read()

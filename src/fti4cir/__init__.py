@@ -1,0 +1,34 @@
+"""Composed image retrieval: find me this picture, but ...
+
+import fti4cir
+model = fti4cir.load("mini")
+query = model.compose(["shirt.jpg"], ["in red"])     # (1, D), unit length
+gallery = model.encode_images(["a.jpg", "b.jpg"])    # (2, D), unit length
+scores = query @ gallery.T
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .errors import FtiError, InputError, ModelError, PictureError, StoreError, TrainingError
+
+if TYPE_CHECKING:
+    from .checkpoint import load as load
+    from .model import Model as Model
+
+__version__ = "0.1.0"
+__all__ = ["FtiError", "InputError", "Model", "ModelError", "PictureError", "StoreError", "TrainingError", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    # Importing PyTorch takes a second, which `fti4cir --help` need not wait for.
+    if name == "load":
+        from .checkpoint import load
+
+        return load
+    if name == "Model":
+        from .model import Model
+
+        return Model
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

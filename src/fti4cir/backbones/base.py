@@ -1,0 +1,78 @@
+"""What the method needs of a dual encoder, whoever made it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+
+class VisionFeatures(NamedTuple):
+    """What the image tower gives for B pictures."""
+
+    image: Tensor  # (B, D) float32: the global feature, projected to the joint space, not normalised
+    local: Tensor  # (B, P, V) float32: the last block's output for every token, class token first
+
+
+class DualEncoder(Protocol):
+    """An image tower and a text tower with one joint space of width D.
+
+    V is the width of the image tower's tokens, P their number, W the width of the text tower's token
+    embeddings. Both towers are frozen: no parameter asks for a gradient, but gradients flow through
+    `encode_embeddings` to the embeddings it is given.
+    """
+
+    name: str
+    """What a person calls it: `mini`, a hub name or a folder."""
+    fingerprint: str
+    """Changes whenever the features would: weights, preprocessing."""
+    joint_width: int
+    vision_width: int
+    token_width: int
+    context_length: int
+    """The most tokens of a sentence, start and end token included."""
+    input_size: int
+    """S, the side of the square that `preprocess` makes, in pixels."""
+    start_token: int
+    end_token: int
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """An upright RGB picture to the tower's input, (3, S, S) float32."""
+        ...
+
+    def encode_pixels(self, pixels: Tensor) -> VisionFeatures:
+        """(B, 3, S, S), on any device, to the features; without gradient."""
+        ...
+
+    def tokenize(self, text: str) -> list[int]:
+        """The token ids of a text, without start and end token, at its full length."""
+        ...
+
+    def embed_tokens(self, ids: Tensor) -> Tensor:
+        """Ids (...) to token embeddings (..., W), before positions are added."""
+        ...
+
+    def encode_embeddings(self, embeddings: Tensor, lengths: Tensor) -> Tensor:
+        """Sentences to features (B, D), not normalised.
+
+        `embeddings` (B, T, W) hold start token, words, end token, then padding, whose content has no
+        effect; `lengths` (B,) count the tokens before the padding.
+        """
+        ...
+
+    def token_table(self) -> Tensor:
+        """All token embeddings, (vocabulary, W)."""
+        ...
+
+    def word_of(self, token: int) -> str | None:
+        """The whole word that a token stands for, or None if it is a piece, a mark or special."""
+        ...
+
+    def to(self, device: str | torch.device) -> DualEncoder:
+        """Move both towers; gives itself back."""
+        ...

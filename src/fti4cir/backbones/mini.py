@@ -1,0 +1,305 @@
+"""`mini`, the bundled dual encoder: small enough to ship, trained by `scripts/train_mini.py`.
+
+Image tower: EfficientNet-Lite0 (Tan and Le, 2019; batch normalisation folded into the convolutions),
+whose 7 x 7 grid of features passes two transformer layers with a class token in front, so that it has
+what a ViT has: a global feature and local features, one a place. Text tower: MiniLM-L6 (Wang et al.,
+2020), mean-pooled, which takes token embeddings and so also pseudo-words.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import ModelError
+from ..preprocess import square
+from .base import VisionFeatures
+
+FOLDER = Path(__file__).parent.parent / "weights" / "mini"
+JOINT_WIDTH, VISION_WIDTH, TOKEN_WIDTH = 256, 256, 384
+INPUT_SIZE = 224
+# BERT's vocabulary
+_START, _END = 101, 102
+
+# kernel, stride, expansion, channels, repeats: EfficientNet-Lite0 (a "-Lite" has no squeeze-excitation,
+# ReLU6 for swish, and neither first nor last stage scaled).
+_STAGES = (
+    (3, 1, 1, 16, 1),
+    (3, 2, 6, 24, 2),
+    (5, 2, 6, 40, 2),
+    (3, 2, 6, 80, 3),
+    (5, 1, 6, 112, 3),
+    (5, 2, 6, 192, 4),
+    (3, 1, 6, 320, 1),
+)
+
+
+class _Conv(nn.Conv2d):
+    """Convolution with TensorFlow's "same" padding: with stride 2 the odd pixel goes right and below."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
+        super().__init__(inputs, outputs, kernel, stride, padding=0 if stride == 2 else kernel // 2, groups=groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.stride[0] == 2:
+            total = self.kernel_size[0] - 2 + x.shape[-1] % 2
+            x = F.pad(x, (total // 2, total - total // 2, total // 2, total - total // 2))
+        return super().forward(x)
+
+
+class _Block(nn.Module):
+    """Inverted residual: widen, filter depth-wise, narrow; with a shortcut where the shapes agree."""
+
+    def __init__(self, kernel: int, stride: int, expansion: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        wide = inputs * expansion
+        self.expand = _Conv(inputs, wide, 1) if expansion != 1 else None
+        self.depthwise = _Conv(wide, wide, kernel, stride, groups=wide)
+        self.project = _Conv(wide, outputs, 1)
+        self.shortcut = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x if self.expand is None else F.relu6(self.expand(x))
+        y = self.project(F.relu6(self.depthwise(y)))
+        return x + y if self.shortcut else y
+
+
+class Trunk(nn.Module):
+    """EfficientNet-Lite0 without its classifier: (B, 3, S, S) -> (B, 1280, S/32, S/32)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = _Conv(3, 32, 3, stride=2)
+        blocks: list[nn.Module] = []
+        width = 32
+        for kernel, stride, expansion, outputs, repeats in _STAGES:
+            for repeat in range(repeats):
+                blocks.append(_Block(kernel, stride if repeat == 0 else 1, expansion, width, outputs))
+                width = outputs
+        self.blocks = nn.ModuleList(blocks)
+        self.head = _Conv(width, 1280, 1)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.upper(self.lower(pixels))
+
+    def lower(self, pixels: Tensor, until: int = 5) -> Tensor:
+        """The stem and the first `until` blocks (5: stages one to three, 40 channels at S/8)."""
+        x = F.relu6(self.stem(pixels))
+        for block in self.blocks[:until]:
+            x = block(x)
+        return x
+
+    def upper(self, x: Tensor, start: int = 5) -> Tensor:
+        """The blocks from `start` on and the head, on what `lower` gave."""
+        for block in self.blocks[start:]:
+            x = block(x)
+        return F.relu6(self.head(x))
+
+
+class _Layer(nn.Module):
+    """Transformer layer; `pre_norm` as a ViT has it, else as BERT has it."""
+
+    def __init__(self, width: int, heads: int, pre_norm: bool) -> None:
+        super().__init__()
+        self.heads, self.pre_norm = heads, pre_norm
+        self.norm1 = nn.LayerNorm(width, eps=1e-12)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width, eps=1e-12)
+        self.wide = nn.Linear(width, 4 * width)
+        self.narrow = nn.Linear(4 * width, width)
+
+    def _attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        batch, length, width = x.shape
+        q, k, v = self.qkv(x).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        # Spelled out: on a CPU the gradient of the fused attention takes half of a training step.
+        weights = q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)
+        y = (weights if mask is None else weights.masked_fill(~mask, -1e4)).softmax(dim=-1) @ v
+        return self.out(y.transpose(1, 2).reshape(batch, length, width))
+
+    def _widen(self, x: Tensor) -> Tensor:
+        return self.narrow(F.gelu(self.wide(x)))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        if self.pre_norm:
+            x = x + self._attend(self.norm1(x), mask)
+            return x + self._widen(self.norm2(x))
+        x = self.norm1(x + self._attend(x, mask))
+        return self.norm2(x + self._widen(x))
+
+
+class ImageTower(nn.Module):
+    """Pictures to one global and many local features.
+
+    The class token and the 49 places of the trunk's grid pass two layers. The global feature adds a
+    projection of the class token to one of the grid's mean.
+    """
+
+    def __init__(self, joint_width: int, width: int, layers: int = 2) -> None:
+        super().__init__()
+        self.trunk = Trunk()
+        self.reduce = nn.Linear(1280, width)
+        self.class_token = nn.Parameter(torch.randn(width) * 0.02)
+        self.positions = nn.Parameter(torch.randn(50, width) * 0.02)
+        self.layers = nn.ModuleList(_Layer(width, width // 64, True) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.from_class = nn.Linear(width, joint_width, bias=False)
+        self.from_mean = nn.Linear(1280, joint_width, bias=False)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, 224, 224) -> image features (B, D), local features (B, 50, V), class token first."""
+        return self.pool(self.trunk(pixels))
+
+    def pool(self, grid: Tensor) -> tuple[Tensor, Tensor]:
+        """What follows the trunk: (B, 1280, 7, 7) -> (B, D), (B, 50, V)."""
+        places = grid.flatten(2).transpose(1, 2)  # (B, 49, 1280)
+        x = torch.cat([self.class_token.expand(len(grid), 1, -1), self.reduce(places)], dim=1) + self.positions
+        for layer in self.layers:
+            x = layer(x)
+        return self.from_class(self.norm(x[:, 0])) + self.from_mean(places.mean(1)), x
+
+
+class TextTower(nn.Module):
+    """MiniLM-L6: token embeddings (B, T, W) to features (B, D), the mean over a sentence's tokens."""
+
+    def __init__(self, joint_width: int, vocabulary: int = 30522, width: int = 384) -> None:
+        super().__init__()
+        self.words = nn.Embedding(vocabulary, width)
+        self.positions = nn.Embedding(512, width)  # BERT's segment embedding is added in here
+        self.norm = nn.LayerNorm(width, eps=1e-12)
+        self.layers = nn.ModuleList(_Layer(width, 12, False) for _ in range(6))
+        self.project = nn.Linear(width, joint_width, bias=False)
+
+    def forward(self, embeddings: Tensor, lengths: Tensor) -> Tensor:
+        """Embeddings (B, T, W) of sentences that are `lengths` (B,) tokens long -> (B, D)."""
+        length = embeddings.shape[1]
+        real = torch.arange(length, device=embeddings.device) < lengths[:, None]  # (B, T)
+        x = self.norm(embeddings + self.positions.weight[:length])
+        mask = None if bool(real.all()) else real[:, None, None, :]
+        for layer in self.layers:
+            x = layer(x, mask)
+        weight = real.to(x.dtype)[..., None]
+        return self.project((x * weight).sum(1) / weight.sum(1))
+
+
+class MiniEncoder:
+    """The two towers of `mini` as a dual encoder; frozen, in evaluation mode.
+
+    The image tower runs in bfloat16 where the processor multiplies it in hardware, else in float32.
+    """
+
+    name = "mini"
+    joint_width = JOINT_WIDTH
+    vision_width = VISION_WIDTH
+    token_width = TOKEN_WIDTH
+    context_length = 128
+    input_size = INPUT_SIZE
+    start_token = _START
+    end_token = _END
+
+    def __init__(self, image: ImageTower, text: TextTower, tokenizer: Tokenizer, fingerprint: str) -> None:
+        self.image = image.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.text = text.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.fingerprint = fingerprint
+
+    @property
+    def device(self) -> torch.device:
+        """Where the towers are."""
+        return self.text.project.weight.device
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """Upright RGB picture to (3, 224, 224) float32 in [-1, 1]: target pad 1.25, resize, centre crop."""
+        pixels = np.asarray(square(image, INPUT_SIZE), dtype=np.float32)
+        return torch.from_numpy(pixels).permute(2, 0, 1) / 127.5 - 1
+
+    @torch.inference_mode()
+    def _run_image_tower(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        pixels = pixels.to(self.device, memory_format=torch.channels_last)
+        fast = self.device.type == "cpu" and torch.backends.mkldnn.is_available() and _has_bfloat16()
+        with torch.autocast("cpu", torch.bfloat16) if fast else contextlib.nullcontext():
+            return self.image(pixels)
+
+    def encode_pixels(self, pixels: Tensor) -> VisionFeatures:
+        """(B, 3, 224, 224) -> image features (B, 256) and local features (B, 50, 256)."""
+        image, local = self._run_image_tower(pixels)
+        # Cloned outside of inference mode, so that training may use them.
+        return VisionFeatures(image.float().clone(), local.float().clone())
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids without start and end; text that spells a special token stays text."""
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def embed_tokens(self, ids: Tensor) -> Tensor:
+        """Ids (...) -> (..., 384)."""
+        embedded: Tensor = self.text.words(ids)
+        return embedded
+
+    def encode_embeddings(self, embeddings: Tensor, lengths: Tensor) -> Tensor:
+        """(B, T, 384) -> (B, 256)."""
+        features: Tensor = self.text(embeddings, lengths)
+        return features.float()
+
+    def token_table(self) -> Tensor:
+        """All token embeddings, (30522, 384)."""
+        return self.text.words.weight
+
+    def word_of(self, token: int) -> str | None:
+        """The whole word of a token, None for pieces ("##s"), marks and special tokens."""
+        piece = self.tokenizer.id_to_token(token)
+        return piece if piece is not None and piece.isalpha() else None
+
+    def to(self, device: str | torch.device) -> MiniEncoder:
+        """Move both towers."""
+        self.image.to(device)
+        self.text.to(device)
+        return self
+
+
+def _has_bfloat16() -> bool:
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def save_mini(folder: Path, image: ImageTower, text: TextTower) -> None:
+    """Write both towers' weights: float16, the word embeddings as bytes with one scale a word."""
+    tensors = {f"image.{name}": value.half() for name, value in image.state_dict().items()}
+    tensors |= {f"text.{name}": value.half() for name, value in text.state_dict().items()}
+    words = tensors.pop("text.words.weight").float()
+    scale = words.abs().amax(dim=1) / 127
+    tensors["text.words.bytes"] = (words / scale[:, None]).round().to(torch.int8)
+    tensors["text.words.scale"] = scale
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.contiguous() for name, value in tensors.items()}, folder / "model.safetensors")
+
+
+def load_mini(device: str | torch.device | None = None, folder: Path = FOLDER) -> MiniEncoder:
+    """The bundled encoder. ModelError if its files are missing or damaged."""
+    weights = folder / "model.safetensors"
+    try:
+        data = weights.read_bytes()
+        tensors = load_file(weights)
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"The bundled model in {folder} is missing or damaged; install fti4cir again.") from error
+    tensors["text.words.weight"] = tensors.pop("text.words.bytes").float() * tensors.pop("text.words.scale")[:, None]
+    with torch.device("meta"):  # no time for initial values that are overwritten at once
+        image, text = ImageTower(JOINT_WIDTH, VISION_WIDTH), TextTower(JOINT_WIDTH)
+    for tower, prefix in ((image, "image."), (text, "text.")):
+        state = {name.removeprefix(prefix): v.float() for name, v in tensors.items() if name.startswith(prefix)}
+        tower.load_state_dict(state, assign=True)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True  # what a user types is text, also "[SEP]"
+    encoder = MiniEncoder(image, text, tokenizer, hashlib.sha256(data).hexdigest()[:16])
+    return encoder if device is None else encoder.to(device)

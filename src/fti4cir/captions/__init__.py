@@ -1,0 +1,1 @@
+"""Captions: splitting them, and editing them into training pairs for composed retrieval."""

@@ -1,0 +1,427 @@
+"""Models by name: load them, save trained ones, convert the authors' released checkpoint.
+
+A saved model is a folder of two files. `model.safetensors` holds the inversion network's parameters;
+`config.json` says how it is built, which encoder it belongs to, and how it was made:
+
+    {"format": "fti4cir", "version": 1,
+     "backbone": "openai/clip-vit-large-patch14",   a name, or a folder (relative: to this file's folder)
+     "fingerprint": "0f3c...",                      of that encoder
+     "inversion": {"num_latent": 24, ...},          the fields of InversionConfig
+     "trained": {...}}                              for people
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from .backbones.base import DualEncoder
+from .errors import ModelError
+from .inversion.network import FineGrainedInversion, InversionConfig
+from .model import Model
+from .released import read_released
+
+FORMAT = "fti4cir"
+VERSION = 1
+
+CLIP_REPOSITORY = "openai/clip-vit-large-patch14"
+CLIP_REVISION = "32bd64288804d66eefd0ccbe215aa642df71cc41"
+RELEASE_REPOSITORY = "iLearn-Lab/SIGIR24-FTI4CIR"
+# Not a commit: the hub takes only full hashes, and when this was written the repository's could not be
+# looked up (its main branch was then at 4e3f9ca). So the first download decides: the converted copy names
+# the commit it came from, and is used from then on without asking the hub again.
+RELEASE_REVISION = "main"
+
+# What a CLIP consists of. Weights only as safetensors: pickled ones (pytorch_model.bin) are never read.
+_CLIP_FILES = [
+    "config.json",
+    "preprocessor_config.json",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+]
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+Precision = Literal["float32", "bfloat16"]
+
+
+def load(
+    name_or_dir: str | Path = "mini", device: str | torch.device | None = None, dtype: Precision = "float32"
+) -> Model:
+    """Load a model.
+
+    Args:
+        name_or_dir: `mini`, the bundled model; `vit-l-14`, CLIP ViT-L/14 with the authors' released weights,
+            downloaded on first use; a folder that `save` or `convert` wrote; or any CLIP, by its folder or its
+            name on the Hugging Face hub, which then has no inversion weights.
+        device: where the towers run; None: a CUDA device if there is one, else the CPU.
+        dtype: of CLIP's towers; the inversion network and all features are float32. `mini` chooses itself.
+
+    Raises:
+        ModelError: if there is no such model, it cannot be downloaded, is damaged, or its parts do not fit.
+
+    """
+    name, where = str(name_or_dir), _device(device)
+    if dtype not in ("float32", "bfloat16"):
+        raise ModelError(f"The dtype is {dtype!r}, but must be float32 or bfloat16.")
+    if name == "vit-l-14":
+        return _load_released(where, dtype)
+    if name == "mini":
+        return _load_saved(_bundled("mini"), name, where, dtype)
+    folder = Path(name).expanduser()
+    if folder.is_dir() and _read_json(folder / "config.json").get("format") == FORMAT:
+        return _load_saved(folder, name, where, dtype)
+    return Model(_load_encoder(name, where, dtype), None, name)
+
+
+def save(
+    directory: str | Path, inversion: FineGrainedInversion, encoder: DualEncoder, trained: Mapping[str, object]
+) -> Path:
+    """Save an inversion network as a folder that `load` reads; gives the folder back.
+
+    Both files are written beside their final names first. An earlier model's config is then removed before
+    its weights are replaced and written last, so that a folder with a config is always one whole model.
+
+    Args:
+        directory: made if missing; an earlier saved model in it is replaced.
+        inversion: the network.
+        encoder: the dual encoder it belongs to; its name must be one that `load` knows.
+        trained: how the network was made, for people; anything that JSON can say.
+
+    Raises:
+        ModelError: if the folder holds a model of another kind, or cannot be written.
+
+    """
+    folder = Path(directory)
+    config_path, weights_path = folder / "config.json", folder / "model.safetensors"
+    if config_path.exists() and _read_json(config_path).get("format") != FORMAT:
+        raise ModelError(
+            f"{folder} holds a model of another kind, which saving would overwrite; choose another folder."
+        )
+    config = {
+        "format": FORMAT,
+        "version": VERSION,
+        "backbone": _backbone_reference(encoder.name, folder),
+        "fingerprint": encoder.fingerprint,
+        "inversion": asdict(inversion.config),
+        "trained": dict(trained),
+    }
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in inversion.state_dict().items()}
+    new_config, new_weights = (path.with_name(f".{path.name}.{os.getpid()}") for path in (config_path, weights_path))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            save_file(state, new_weights)
+            new_config.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            config_path.unlink(missing_ok=True)
+            new_weights.replace(weights_path)
+            new_config.replace(config_path)
+        finally:
+            new_weights.unlink(missing_ok=True)
+            new_config.unlink(missing_ok=True)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"The model cannot be saved in {folder}: {error}.") from error
+    return folder
+
+
+def convert(checkpoint: str | Path, backbone: str | Path, output: str | Path) -> Path:
+    """Convert a checkpoint of the authors' release to a saved model; gives its folder back.
+
+    Nothing in the checkpoint is run (see `released`). Every setting that the file holds is taken from it; the
+    config's `trained` says which others were assumed.
+
+    Args:
+        checkpoint: the file that the release saved, such as `model_59.pth`.
+        backbone: the CLIP it was trained on, a hub name or a folder.
+        output: the folder to write.
+
+    Raises:
+        ModelError: if the checkpoint is unsafe, damaged or of another kind, or does not fit the backbone.
+
+    """
+    return _convert(Path(checkpoint), load(backbone, device="cpu").encoder, Path(output), Path(checkpoint).name)
+
+
+def _convert(checkpoint: Path, encoder: DualEncoder, output: Path, source: str) -> Path:
+    released = read_released(checkpoint)
+    inversion = _build(released.config, released.state, str(checkpoint))
+    Model(encoder, inversion, str(checkpoint))  # refuses widths that do not fit
+    trained = {
+        "by": "the authors' release",
+        "converted_from": source,
+        "settings": released.recorded,
+        "assumed": released.assumed,
+    }
+    return save(output, inversion, encoder, trained)
+
+
+# -- saved models ---------------------------------------------------------------------------------------------
+
+
+def _load_saved(folder: Path, name: str, device: torch.device, dtype: Precision) -> Model:
+    config = _read_json(folder / "config.json")
+    backbone = config.get("backbone")
+    if not isinstance(backbone, str):
+        raise ModelError(f"{folder / 'config.json'} does not name a backbone.")
+    beside = folder / Path(backbone).expanduser()  # an absolute path stays what it is
+    encoder = _load_encoder(str(beside) if beside.is_dir() else backbone, device, dtype)
+    return Model(encoder, _load_inversion(folder, config, encoder), name)
+
+
+def _load_inversion(folder: Path, config: Mapping[str, Any], encoder: DualEncoder) -> FineGrainedInversion:
+    """The network of a saved model, once it is certain that it belongs to the encoder."""
+    version = config.get("version")
+    if version != VERSION:
+        raise ModelError(
+            f"{folder} is in version {version} of the format of saved models, but this fti4cir reads version "
+            f"{VERSION}; another version of fti4cir wrote it."
+        )
+    if _weights_part(str(config.get("fingerprint"))) != _weights_part(encoder.fingerprint):
+        raise ModelError(
+            f"The inversion weights in {folder} were trained with another encoder than {encoder.name} as it is now "
+            f"(fingerprint {config.get('fingerprint')}, not {encoder.fingerprint}); train them again with "
+            f"`fti4cir train --backbone {encoder.name}`."
+        )
+    try:
+        inversion_config = InversionConfig(**config["inversion"])
+    except (KeyError, TypeError) as error:
+        raise ModelError(f"The entry 'inversion' in {folder / 'config.json'} is not complete: {error}.") from error
+    path = folder / "model.safetensors"
+    try:
+        state = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(
+            f"The weights {path} are missing or damaged ({error}); copy or make the model again."
+        ) from error
+    return _build(inversion_config, state, str(path))
+
+
+def _build(config: InversionConfig, state: Mapping[str, torch.Tensor], source: str) -> FineGrainedInversion:
+    """The network with these parameters, float32; ModelError if they are not the ones it has."""
+    with torch.device("meta"):  # no memory, and no random numbers only to overwrite them
+        inversion = FineGrainedInversion(config)
+    try:
+        inversion.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"The weights in {source} do not fit their configuration ({reason}).") from error
+    return inversion.eval()
+
+
+def _backbone_reference(name: str, folder: Path) -> str:
+    """How a config in `folder` names a backbone: a folder inside it relatively, another absolutely, else by name."""
+    path = Path(name).expanduser()
+    if name == "mini" or not path.is_dir():
+        return name
+    path, inside = path.resolve(), folder.resolve()
+    return path.relative_to(inside).as_posix() if path.is_relative_to(inside) else path.as_posix()
+
+
+def _weights_part(fingerprint: str) -> str:
+    """A fingerprint without the precision that its encoder was loaded in: weights fit each in any precision."""
+    return fingerprint.partition("-")[0]
+
+
+def _bundled(name: str) -> Path:
+    return Path(__file__).parent / "weights" / name / "inversion"
+
+
+# -- the preset -----------------------------------------------------------------------------------------------
+
+
+def _load_released(device: torch.device, dtype: Precision) -> Model:
+    """CLIP ViT-L/14 and the authors' release, converted on first use and kept in the hub's cache of assets."""
+    from huggingface_hub import cached_assets_path
+
+    clip = _from_hub(CLIP_REPOSITORY, CLIP_REVISION, _CLIP_FILES, _is_whole_clip)
+    encoder = _load_clip(clip, CLIP_REPOSITORY, dtype)
+    folder = cached_assets_path("fti4cir", "vit-l-14", RELEASE_REVISION)
+    if not (folder / "config.json").exists():
+        snapshot = _from_hub(
+            RELEASE_REPOSITORY, RELEASE_REVISION, ["*.pth", "*.pt"], lambda cached: bool(_checkpoints(cached))
+        )
+        checkpoints = _checkpoints(snapshot)
+        if len(checkpoints) != 1:
+            names = ", ".join(path.name for path in checkpoints)
+            raise ModelError(
+                f"One checkpoint was expected in {RELEASE_REPOSITORY}, but found were: {names}; choose one and convert "
+                f"it with `fti4cir convert {snapshot}/FILE --backbone {CLIP_REPOSITORY} --output DIR`."
+            )
+        _convert(checkpoints[0], encoder, folder, f"{RELEASE_REPOSITORY}@{snapshot.name}: {checkpoints[0].name}")
+    inversion = _load_inversion(folder, _read_json(folder / "config.json"), encoder)
+    return Model(encoder.to(device), inversion, "vit-l-14")
+
+
+def _device(wanted: str | torch.device | None) -> torch.device:
+    if wanted is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+    except RuntimeError as error:
+        raise ModelError(f"There is no device called {str(wanted)!r}; try cpu or cuda.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ModelError(f"The device {device} was asked for, but torch finds no CUDA device here; use cpu.")
+    return device
+
+
+# -- encoders -------------------------------------------------------------------------------------------------
+
+
+def _load_encoder(name: str, device: torch.device, dtype: Precision) -> DualEncoder:
+    """`mini`, or a CLIP by its folder or its name on the hub."""
+    if name == "mini":
+        from .backbones.mini import load_mini
+
+        return load_mini(device)
+    folder = Path(name).expanduser()
+    if folder.is_file():
+        raise ModelError(
+            f"{name} is a file, not a model's folder; a checkpoint of the authors' release is made into one with "
+            f"`fti4cir convert {name} --backbone NAME_OR_DIR --output DIR`."
+        )
+    if not folder.is_dir():
+        if not _HUB_NAME.fullmatch(name):
+            raise ModelError(
+                f"There is no model {name!r}: it is no folder, none of the ready-made models (mini, vit-l-14), and no "
+                "name on the Hugging Face hub, such as openai/clip-vit-base-patch32."
+            )
+        folder = _from_hub(name, None, _CLIP_FILES, _is_whole_clip)
+    return _load_clip(folder, name, dtype).to(device)
+
+
+def _load_clip(folder: Path, name: str, dtype: Precision) -> DualEncoder:
+    """A CLIP from a folder as transformers saves it, on the CPU."""
+    kind = _read_json(folder / "config.json").get("model_type")
+    if kind != "clip":
+        raise ModelError(f"{name} is not a CLIP that transformers reads: its config.json says {kind!r}, not 'clip'.")
+    if not any(folder.glob("model*.safetensors")):
+        raise ModelError(f"{name} has no weights as safetensors; others, such as pytorch_model.bin, are not read.")
+    processor = _read_json(folder / "preprocessor_config.json")
+    if not all(
+        isinstance(processor.get(key), list) and len(processor[key]) == 3 for key in ("image_mean", "image_std")
+    ):
+        raise ModelError(f"The preprocessor_config.json of {name} lacks image_mean and image_std.")
+    if not (folder / "tokenizer.json").exists() and not _has_vocabulary(folder):
+        raise ModelError(f"{name} has no tokeniser (tokenizer.json, or vocab.json and merges.txt).")
+    # Imported here, for transformers takes seconds and `mini` can do without it.
+    from transformers import CLIPModel, CLIPTokenizer
+
+    from .backbones.clip import ClipEncoder
+
+    try:
+        with _quiet_transformers():
+            model, info = CLIPModel.from_pretrained(
+                folder,
+                dtype=getattr(torch, dtype),
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+            tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:
+        # transformers, tokenizers and safetensors raise bare Exceptions, KeyErrors and RuntimeErrors alike for
+        # a folder with damaged files; which it was, the message says.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ModelError(f"The CLIP in {folder} cannot be loaded, its files may be damaged ({reason}).") from error
+    # transformers fills what is missing with random numbers.
+    if info["missing_keys"] or info["mismatched_keys"]:
+        raise ModelError(f"The weights of {name} are not complete: {sorted(info['missing_keys'])[:3]} ... are missing.")
+    return ClipEncoder(model, tokenizer, processor, name)
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """No progress bar and no advice on stderr while a model loads."""
+    from transformers.utils import logging
+
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
+
+
+# -- files ----------------------------------------------------------------------------------------------------
+
+
+def _from_hub(repository: str, revision: str | None, patterns: list[str], whole: Callable[[Path], bool]) -> Path:
+    """The folder of a repository's snapshot in the hub's cache, downloaded if it is not there whole.
+
+    What was downloaded once is used without asking the hub again.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def snapshot(local: bool) -> Path:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns, local_files_only=local))
+
+    with contextlib.suppress(LocalEntryNotFoundError):
+        cached = snapshot(local=True)
+        if whole(cached):
+            return cached
+    try:
+        downloaded = snapshot(local=False)
+    except Exception as error:
+        # The client raises its HTTP library's errors as they are, and that library differs between its versions.
+        raise _unavailable(repository, revision, " ".join(str(error).split()) or type(error).__name__) from error
+    if not whole(downloaded):  # offline, the client gives an incomplete snapshot for a whole one
+        raise _unavailable(repository, revision, "what is in the cache is not complete")
+    return downloaded
+
+
+def _unavailable(repository: str, revision: str | None, reason: str) -> ModelError:
+    return ModelError(
+        f"{repository}{f' at revision {revision}' if revision else ''} would have to be downloaded from the Hugging "
+        f"Face hub, which cannot be reached or does not have all of it ({reason}); go online, or set HF_HOME to a copy "
+        "of the cache of a machine that has it, or give the folder of a copy, or use the bundled model, mini."
+    )
+
+
+def _is_whole_clip(folder: Path) -> bool:
+    """Whether there is a config, preprocessing, weights as safetensors and a tokeniser."""
+    return (
+        (folder / "config.json").exists()
+        and (folder / "preprocessor_config.json").exists()
+        and any(folder.glob("model*.safetensors"))
+        and ((folder / "tokenizer.json").exists() or _has_vocabulary(folder))
+    )
+
+
+def _has_vocabulary(folder: Path) -> bool:
+    return (folder / "vocab.json").exists() and (folder / "merges.txt").exists()
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """The PyTorch files in a folder: the release does not document its file's name, so it is found by its kind."""
+    return sorted(path for path in folder.rglob("*") if path.suffix in {".pth", ".pt"})
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; ModelError if there is none."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read ({error.strerror}); the folder is not a model's.") from error
+    except ValueError as error:
+        raise ModelError(f"{path} is not JSON ({error}); copy or make the model again.") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path} does not hold a JSON object; copy or make the model again.")
+    return value

@@ -1,0 +1,1 @@
+"""Benchmarks and training data as records: what differs between them is data, not branches."""

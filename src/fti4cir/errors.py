@@ -1,0 +1,35 @@
+"""The errors a user can meet, one tree. Each message is one sentence that names the thing and the mend.
+
+FtiError
+├── InputError          what the user gave cannot be used: a file, a folder, a text, an option
+│   └── PictureError    one picture cannot be read
+├── ModelError          a model, or weights for it, cannot be loaded or do not fit each other
+├── StoreError          a store of indexed pictures cannot be opened or does not fit the model
+└── TrainingError       training cannot start or go on
+"""
+
+from __future__ import annotations
+
+
+class FtiError(Exception):
+    """Base of every error that fti4cir raises on purpose."""
+
+
+class InputError(FtiError):
+    """What the user gave cannot be used: a file, a folder, a text or an option."""
+
+
+class PictureError(InputError):
+    """One picture cannot be read."""
+
+
+class ModelError(FtiError):
+    """A model, or weights for it, cannot be loaded, or the two do not fit each other."""
+
+
+class StoreError(FtiError):
+    """A store of indexed pictures cannot be opened, or another model made it."""
+
+
+class TrainingError(FtiError):
+    """Training cannot start or cannot go on."""

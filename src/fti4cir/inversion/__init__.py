@@ -1,0 +1,1 @@
+"""Textual inversion: pictures to pseudo-words, and pseudo-words into sentences."""

@@ -1,0 +1,140 @@
+"""The Fine-grained Textual Inversion Network: features of a picture to its pseudo-words.
+
+Source: Lin, Wen, Song, Liu, Hu, Nie, "Fine-grained Textual Inversion Network for Zero-Shot Composed Image
+Retrieval", SIGIR 2024.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import ModelError
+from .attributes import LatentAttributes, select
+
+
+@dataclass(frozen=True)
+class InversionConfig:
+    """The network's shape and its selection; the defaults are the paper's."""
+
+    joint_width: int
+    """D, of the encoder."""
+    vision_width: int
+    """V, of the encoder."""
+    token_width: int
+    """W, of the encoder."""
+    num_latent: int = 24
+    """K, latent local attributes."""
+    max_attributes: int = 12
+    """M, the most attributes that become words; 0 makes the subject the only word."""
+    threshold: float | None = 0.05
+    """The least relevance of an attribute that is kept; None keeps all M (no dynamic selection)."""
+    layers: int = 3
+    """Depth of the attribute transformer."""
+    heads: int = 1
+    """Heads of each of its layers."""
+    dropout: float = 0.5
+    """After each hidden layer of the two mappings to words."""
+
+    def __post_init__(self) -> None:
+        for name in ("joint_width", "vision_width", "token_width", "num_latent", "layers", "heads"):
+            if getattr(self, name) < 1:
+                raise ModelError(f"{name} is {getattr(self, name)}, but must be at least 1.")
+        if not 0 <= self.max_attributes <= self.num_latent:
+            raise ModelError(
+                f"max_attributes is {self.max_attributes}, but must lie between 0 and num_latent, {self.num_latent}."
+            )
+        if self.vision_width % self.heads:
+            raise ModelError(f"{self.heads} heads do not divide the vision width {self.vision_width}.")
+        if self.threshold is not None and not 0 <= self.threshold < 1:
+            raise ModelError(f"threshold is {self.threshold}, but must lie in [0, 1).")
+        if not 0 <= self.dropout < 1:
+            raise ModelError(f"dropout is {self.dropout}, but must lie in [0, 1).")
+
+
+@dataclass(frozen=True)
+class PseudoWords:
+    """What the network makes of B pictures.
+
+    Only the first `counts[b]` of `attributes[b]` are words of picture b.
+    """
+
+    subject: Tensor
+    """(B, W) the subject-oriented pseudo-word."""
+    attributes: Tensor
+    """(B, M, W) the attribute-oriented pseudo-words."""
+    counts: Tensor
+    """(B,) how many of them a picture has, 0 to M."""
+    selected: Tensor
+    """(B, M, D) the unit-length local attributes behind them, kept or not."""
+    indices: Tensor
+    """(B, M) which of the K latent attributes they are."""
+    relevance: Tensor
+    """(B, K)."""
+    latent: Tensor
+    """(B, K, D) all latent local attributes."""
+
+
+class WordMapping(nn.Module):
+    """phi: a feature to a pseudo-word, D -> 4D -> 4D -> W with GELU and dropout."""
+
+    def __init__(self, joint_width: int, token_width: int, dropout: float) -> None:
+        super().__init__()
+        wide = 4 * joint_width
+        self.first = nn.Linear(joint_width, wide)
+        self.second = nn.Linear(wide, wide)
+        self.third = nn.Linear(wide, token_width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., W)."""
+        x = self.dropout(F.gelu(self.first(x)))
+        x = self.dropout(F.gelu(self.second(x)))
+        return self.third(x)
+
+
+class FineGrainedInversion(nn.Module):
+    """FTI4CIR's network: one subject-oriented and a varying number of attribute-oriented pseudo-words."""
+
+    def __init__(self, config: InversionConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.subject = WordMapping(config.joint_width, config.token_width, config.dropout)
+        self.latent: LatentAttributes | None = None
+        self.attribute: WordMapping | None = None
+        if config.max_attributes:
+            self.latent = LatentAttributes(
+                config.num_latent, config.vision_width, config.joint_width, config.layers, config.heads
+            )
+            self.attribute = WordMapping(config.joint_width, config.token_width, config.dropout)
+
+    def forward(self, image: Tensor, local: Tensor) -> PseudoWords:
+        """Image features (B, D), not normalised, and local features (B, P, V), to pseudo-words."""
+        subject = self.subject(image)
+        if self.latent is None or self.attribute is None:
+            batch, config = len(image), self.config
+            return PseudoWords(
+                subject,
+                image.new_zeros(batch, 0, config.token_width),
+                torch.zeros(batch, dtype=torch.long, device=image.device),
+                image.new_zeros(batch, 0, config.joint_width),
+                torch.zeros(batch, 0, dtype=torch.long, device=image.device),
+                image.new_zeros(batch, 0),
+                image.new_zeros(batch, 0, config.joint_width),
+            )
+        latent = self.latent(local)
+        selection = select(latent, image, self.config.max_attributes, self.config.threshold)
+        chosen = latent.gather(1, selection.indices[..., None].expand(-1, -1, latent.shape[-1]))
+        selected = F.normalize(chosen, dim=-1)
+        return PseudoWords(
+            subject,
+            self.attribute(selected),
+            selection.counts,
+            selected,
+            selection.indices,
+            selection.relevance,
+            latent,
+        )

@@ -1,0 +1,104 @@
+"""The losses of FTI4CIR (section 3.3): tensors in, named terms out.
+
+B batch, D joint width, M selected attributes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .errors import TrainingError
+
+
+def contrastive(image: Tensor, text: Tensor, temperature: float = 0.20) -> Tensor:
+    """Symmetric contrastive loss between image features and the features of their pseudo-sentences.
+
+    Each of the 2B vectors has its partner as the positive and the 2B - 2 others, of both kinds, as
+    negatives (NT-Xent; Chen et al., 2020). Mean over 2B.
+
+    Args:
+        image: (B, D), any length.
+        text: (B, D), any length.
+        temperature: above 0.
+
+    Returns:
+        A scalar, at least 0; 0 for a batch of one, which has no negatives.
+
+    """
+    if temperature <= 0:
+        raise TrainingError(f"The temperature is {temperature}, but must be above 0.")
+    batch = len(image)
+    both = F.normalize(torch.cat([image, text]), dim=-1)  # (2B, D)
+    logits = both @ both.T / temperature
+    logits = logits.masked_fill(torch.eye(2 * batch, dtype=torch.bool, device=logits.device), float("-inf"))
+    partner = torch.arange(2 * batch, device=logits.device).roll(batch)
+    return F.cross_entropy(logits, partner)
+
+
+def orthogonality(selected: Tensor) -> Tensor:
+    """Mean squared difference between the M x M cosine matrix of the attributes and the identity.
+
+    Args:
+        selected: (B, M, D), any length; all M count, kept or not.
+
+    """
+    unit = F.normalize(selected, dim=-1)
+    identity = torch.eye(unit.shape[1], device=unit.device, dtype=unit.dtype)
+    return (unit @ unit.transpose(1, 2) - identity).square().mean()
+
+
+def regularization(pseudo: Tensor, real: Tensor) -> Tensor:
+    """Mean of one minus the cosine between pseudo-sentences and real ones, both (B, D); 0 to 2."""
+    return (1 - F.cosine_similarity(pseudo, real, dim=-1)).mean()
+
+
+def composed(query: Tensor, edited: Tensor, original: Tensor, temperature: float = 0.07) -> Tensor:
+    """Contrastive loss of composed queries against edited captions; not of the paper, but ours.
+
+    The query "[pseudo-words of picture i] but {modification i}" has the edited caption i as its positive.
+    Negatives are the batch's other edited captions and all original ones, i's own included: a query that
+    ignores its modification loses to it. Captions that say the same as the positive are no negatives.
+
+    Args:
+        query: (B, D) text features of the composed sentences, any length.
+        edited: (B, D) text features of the edited captions, any length.
+        original: (B, D) text features of the captions before the edit, any length.
+        temperature: above 0.
+
+    Returns:
+        A scalar, at least 0.
+
+    """
+    if temperature <= 0:
+        raise TrainingError(f"The temperature is {temperature}, but must be above 0.")
+    captions = F.normalize(torch.cat([edited, original]), dim=-1)  # (2B, D)
+    own = torch.arange(len(query), device=query.device)
+    same = captions[: len(query)] @ captions.T > 0.999  # (B, 2B)
+    same[own, own] = False
+    logits = F.normalize(query, dim=-1) @ captions.T / temperature
+    return F.cross_entropy(logits.masked_fill(same, float("-inf")), own)
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """What each term counts; the defaults are the release's."""
+
+    contrastive: float = 1.0
+    orthogonality: float = 1.0
+    regularization_subject: float = 1.40
+    regularization_attributes: float = 1.40
+    regularization_whole: float = 1.40
+    composed: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 0:
+                raise TrainingError(f"The weight of the loss {name} is {value}, but must not be negative.")
+
+    def total(self, terms: dict[str, Tensor]) -> Tensor:
+        """The weighted sum of the named terms, the only place where they are summed."""
+        return torch.stack([getattr(self, name) * value for name, value in terms.items()]).sum()

@@ -1,0 +1,141 @@
+"""A loaded model: a dual encoder, and where there is one, the inversion network that belongs to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from .backbones.base import DualEncoder, VisionFeatures
+from .errors import InputError, ModelError
+from .inversion import prompts
+from .inversion.compose import encode_sentences
+from .inversion.network import FineGrainedInversion
+from .pictures import open_picture
+
+if TYPE_CHECKING:
+    from .explain import Explanation
+
+Picture = Image.Image | str | Path
+
+
+class Model:
+    """Pictures, texts and pictures-with-texts to unit-length features in one joint space.
+
+    Made by `fti4cir.load`. All features come back as float32 on the CPU.
+    """
+
+    def __init__(self, encoder: DualEncoder, inversion: FineGrainedInversion | None, name: str) -> None:
+        self.encoder = encoder
+        self.inversion = inversion.eval().requires_grad_(False).to(encoder.device) if inversion else None
+        self.name = name
+        if inversion is not None:
+            config = inversion.config
+            for width in ("joint_width", "vision_width", "token_width"):
+                if getattr(config, width) != getattr(encoder, width):
+                    raise ModelError(
+                        f"The inversion weights of {name} do not fit the encoder {encoder.name}: their {width} is "
+                        f"{getattr(config, width)}, the encoder's {getattr(encoder, width)}."
+                    )
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the image features would: a store keeps it beside its vectors."""
+        return self.encoder.fingerprint
+
+    def features(self, images: Sequence[Picture], batch_size: int = 32) -> VisionFeatures:
+        """What the image tower gives: image features (B, D), not normalised, local features (B, P, V)."""
+        blocks = []
+        for start in range(0, len(images), batch_size):
+            opened = [
+                open_picture(image, at_least=self.encoder.input_size) for image in images[start : start + batch_size]
+            ]
+            blocks.append(self.encoder.encode_pixels(torch.stack([self.encoder.preprocess(image) for image in opened])))
+        if not blocks:
+            raise InputError("There is no picture to encode.")
+        return VisionFeatures(
+            torch.cat([block.image for block in blocks]), torch.cat([block.local for block in blocks])
+        )
+
+    def encode_images(self, images: Sequence[Picture], batch_size: int = 32) -> Tensor:
+        """Pictures (PIL images or paths) to unit-length features (B, D). PictureError if one cannot be read."""
+        if not images:
+            return torch.zeros(0, self.encoder.joint_width)
+        return F.normalize(self.features(images, batch_size).image, dim=-1).cpu()
+
+    @torch.no_grad()
+    def encode_texts(self, texts: Sequence[str], batch_size: int = 64) -> Tensor:
+        """Texts to unit-length features (B, D). InputError if one is empty."""
+        _refuse_string(texts)
+        sentences: list[prompts.Sentence] = [(prompts.check_text(text),) for text in texts]
+        blocks = [
+            encode_sentences(self.encoder, sentences[start : start + batch_size])
+            for start in range(0, len(sentences), batch_size)
+        ]
+        return F.normalize(torch.cat(blocks), dim=-1).cpu() if blocks else torch.zeros(0, self.encoder.joint_width)
+
+    def compose(self, images: Sequence[Picture], texts: Sequence[str], batch_size: int = 32) -> Tensor:
+        """Each picture with its text, "this picture, but {text}", to unit-length features (B, D).
+
+        Raises:
+            InputError: if the two are not equally many, or a text is empty.
+            PictureError: if a picture cannot be read.
+            ModelError: if the model has no inversion weights.
+
+        """
+        _refuse_string(texts)
+        if len(images) != len(texts):
+            raise InputError(f"There are {len(images)} pictures but {len(texts)} texts; each picture needs one text.")
+        for text in texts:
+            prompts.check_text(text)
+        if not images:
+            return torch.zeros(0, self.encoder.joint_width)
+        return self.compose_features(self.features(images, batch_size), texts, batch_size)
+
+    @torch.no_grad()
+    def compose_features(self, features: VisionFeatures, texts: Sequence[str], batch_size: int = 32) -> Tensor:
+        """`compose` for pictures whose features are known: image (B, D), local (B, P, V) -> (B, D)."""
+        inversion = self.require_inversion()
+        sentence = prompts.whole if inversion.config.max_attributes else prompts.subject_only
+        blocks = []
+        for start in range(0, len(texts), batch_size):
+            stop = start + batch_size
+            words = inversion(
+                features.image[start:stop].to(self.encoder.device),
+                features.local[start:stop].float().to(self.encoder.device),
+            )
+            blocks.append(encode_sentences(self.encoder, [sentence(text) for text in texts[start:stop]], words))
+        return F.normalize(torch.cat(blocks), dim=-1).cpu()
+
+    def explain(self, image: Picture) -> Explanation:
+        """Which pseudo-words the picture gets, what they are near to, and where each one looked.
+
+        Raises:
+            PictureError: if the picture cannot be read.
+            ModelError: if the model has no inversion weights.
+
+        """
+        # Imported here, for only this one of all uses of a model needs it.
+        from .explain import explain
+
+        return explain(self, image)
+
+    def require_inversion(self) -> FineGrainedInversion:
+        """The inversion network; ModelError with the mend if there is none."""
+        if self.inversion is None:
+            raise ModelError(
+                f"{self.name} has no inversion weights, so it cannot compose a picture with a text; train them with "
+                f"`fti4cir train --backbone {self.name} --images FOLDER --captions FILE --output DIR` "
+                "and give --model DIR."
+            )
+        return self.inversion
+
+
+def _refuse_string(texts: Sequence[str]) -> None:
+    if isinstance(texts, str):
+        raise InputError(f"Texts come as a list; give [{texts!r}].")

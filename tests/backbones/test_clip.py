@@ -1,0 +1,90 @@
+"""The CLIP adapter against transformers' own functions."""
+
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+from fti4cir.backbones.clip import ClipEncoder
+from fti4cir.checkpoint import load
+from fti4cir.preprocess import square
+from tinyclip import INPUT_SIZE, JOINT, TOKEN, VISION, build, clip_folder, encoder, picture
+
+__all__ = ["clip_folder", "encoder"]
+
+
+def test_widths(encoder: ClipEncoder) -> None:
+    assert (encoder.joint_width, encoder.vision_width, encoder.token_width) == (JOINT, VISION, TOKEN)
+    assert (encoder.context_length, encoder.input_size) == (77, INPUT_SIZE)
+
+
+def test_image_features(encoder: ClipEncoder) -> None:
+    pixels = torch.stack([encoder.preprocess(picture(seed)) for seed in range(3)])
+    features = encoder.encode_pixels(pixels)
+    tower = encoder.model.vision_model(pixel_values=pixels, output_hidden_states=True)
+    torch.testing.assert_close(features.image, encoder.model.visual_projection(tower.pooler_output))
+    torch.testing.assert_close(features.local, tower.hidden_states[-1])
+    assert not features.image.requires_grad
+
+
+def test_preprocessing(encoder: ClipEncoder) -> None:
+    image = picture(size=(90, 40))
+    pixels = encoder.preprocess(image) * torch.tensor([0.27, 0.26, 0.28])[:, None, None]
+    red = (pixels[0, 3, 5] + 0.48) * 255
+    assert pixels.shape == (3, INPUT_SIZE, INPUT_SIZE)
+    assert red.item() == pytest.approx(square(image, INPUT_SIZE).getpixel((5, 3))[0], abs=1e-3)
+
+
+def test_text_features(encoder: ClipEncoder) -> None:
+    ids = torch.tensor([[encoder.start_token, *encoder.tokenize("a photo of a red dog"), encoder.end_token]])
+    tower = encoder.model.text_model(input_ids=ids)
+    expected = encoder.model.text_projection(tower.last_hidden_state[:, -1])
+    found = encoder.encode_embeddings(encoder.embed_tokens(ids), torch.tensor([ids.shape[1]]))
+    torch.testing.assert_close(found, expected)
+
+
+def test_padding_has_no_effect(encoder: ClipEncoder) -> None:
+    short, long = torch.randn(1, 5, TOKEN), torch.randn(1, 20, TOKEN)
+    padded = torch.cat([torch.cat([short, torch.randn(1, 15, TOKEN)], dim=1), long])
+    together = encoder.encode_embeddings(padded, torch.tensor([5, 20]))
+    torch.testing.assert_close(together[:1], encoder.encode_embeddings(short, torch.tensor([5])))
+    torch.testing.assert_close(together[1:], encoder.encode_embeddings(long, torch.tensor([20])))
+
+
+def test_frozen_but_open_to_gradients(encoder: ClipEncoder) -> None:
+    assert not any(parameter.requires_grad for parameter in encoder.model.parameters())
+    embeddings = torch.randn(1, 5, TOKEN, requires_grad=True)
+    encoder.encode_embeddings(embeddings, torch.tensor([5])).sum().backward()
+    assert embeddings.grad is not None
+
+
+def test_tokenize_takes_any_length_silently(encoder: ClipEncoder) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(encoder.tokenize("red dog " * 200)) == 400
+
+
+def test_words(encoder: ClipEncoder) -> None:
+    (dog,) = encoder.tokenize("dog")
+    assert encoder.word_of(dog) == "dog"
+    assert encoder.word_of(encoder.tokenize("!")[0]) is None
+    assert encoder.word_of(encoder.tokenize("dogx")[0]) is None  # "d", a piece
+    assert encoder.word_of(encoder.end_token) is None
+    assert encoder.token_table().shape == (encoder.model.config.text_config.vocab_size, TOKEN)
+
+
+def test_fingerprint(encoder: ClipEncoder, clip_folder: Path, tmp_path: Path) -> None:
+    again = load(clip_folder, device="cpu")
+    assert again.fingerprint == encoder.fingerprint
+    assert load(build(tmp_path, seed=1), device="cpu").fingerprint != encoder.fingerprint
+
+
+def test_bfloat16(encoder: ClipEncoder, clip_folder: Path) -> None:
+    small = load(clip_folder, device="cpu", dtype="bfloat16").encoder
+    pixels = encoder.preprocess(picture())[None]
+    precise, rough = encoder.encode_pixels(pixels), small.encode_pixels(pixels)
+    assert rough.image.dtype == rough.local.dtype == torch.float32
+    assert torch.cosine_similarity(precise.image, rough.image).item() > 0.99
+    # The same weights, but other features.
+    assert small.fingerprint == f"{encoder.fingerprint}-bfloat16"

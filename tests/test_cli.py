@@ -1,0 +1,344 @@
+"""The command line as a user types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import fti4cir
+from fti4cir import cli, demo, indexing
+from fti4cir.errors import ModelError
+from fti4cir.store import Store, default_location
+from standin import ColourModel, save_colour
+
+# A process of its own, with the stand-in for the bundled model.
+PROGRAM = """
+import sys, fti4cir
+from standin import ColourModel
+fti4cir.load = lambda name: ColourModel(seconds_a_batch={seconds})
+from fti4cir.cli import main
+main()
+"""
+
+
+@pytest.fixture(autouse=True)
+def models(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Load the stand-in instead of real weights; gives the names that were asked for."""
+    asked: list[str] = []
+
+    def load(name: str) -> ColourModel:
+        asked.append(name)
+        if name == "unknown":
+            raise ModelError("There is no model 'unknown'.")
+        return ColourModel(name=name, fingerprint="colours-1" if name == "mini" else f"colours-{name}")
+
+    monkeypatch.setattr(fti4cir, "load", load, raising=False)
+    return asked
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "my photos"
+    save_colour(folder / "red.jpg", (230, 20, 20))
+    save_colour(folder / "más" / "синий.png", (20, 20, 230))
+    save_colour(folder / "magenta.webp", (230, 20, 230))
+    save_colour(folder / "green.gif", (20, 230, 20))
+    (folder / "broken.jpg").write_text("<html>not found</html>")
+    return folder
+
+
+def run(*arguments: str | Path) -> int:
+    return cli.run([str(argument) for argument in arguments])
+
+
+def start(*arguments: str | Path, seconds: float = 0.0, **options: object) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM.format(seconds=seconds), *map(str, arguments)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def one_error_line(err: str) -> str:
+    lines = [line for line in err.splitlines() if line.startswith("fti4cir: error: ")]
+    assert len(lines) == 1
+    assert err.splitlines()[-1] == lines[0]
+    assert "Traceback" not in err
+    return lines[0]
+
+
+class TestIndex:
+    def test_json_fields_are_exact(self, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run("index", photos, "--json") == 0
+        out, err = capsys.readouterr()
+        report = json.loads(out)
+        assert list(report) == ["added", "updated", "unchanged", "removed", "skipped", "total"]
+        assert [report[key] for key in ("added", "updated", "unchanged", "removed", "total")] == [4, 0, 0, 0, 4]
+        assert [list(skip) for skip in report["skipped"]] == [["path", "reason"]]
+        assert report["skipped"][0]["path"] == str(photos / "broken.jpg")
+        assert "broken.jpg" in err
+
+    def test_for_people(self, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run("index", photos) == 0
+        assert capsys.readouterr().out == "4 pictures: 4 added, 0 updated, 0 unchanged, 0 removed, 1 skipped\n"
+        assert run("index", photos) == 0
+        assert "0 added, 0 updated, 4 unchanged" in capsys.readouterr().out
+
+    def test_another_place(self, photos: Path, tmp_path: Path) -> None:
+        assert run("index", photos, "--store", tmp_path / "s") == 0
+        assert len(Store.open(tmp_path / "s")) == 4
+        assert not default_location(photos).exists()
+
+    def test_the_model_is_named_once_with_a_better_one(self, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        for command in (["index", photos], ["search", photos, "--text", "red"]):
+            run(*command)
+            err = capsys.readouterr().err
+            assert err.count("model: mini") == 1
+            assert err.count("--model vit-l-14") == 1
+
+    def test_a_store_is_brought_up_to_date_with_its_own_model(self, photos: Path, models: list[str]) -> None:
+        assert run("index", photos, "--model", "vit-l-14") == 0
+        assert run("index", photos) == 0
+        assert run("search", photos, "--text", "red") == 0
+        assert models == ["vit-l-14"] * 3
+
+
+class TestSearch:
+    def search(self, capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> list[str]:
+        assert run("search", *arguments, "--json") == 0
+        answer = json.loads(capsys.readouterr().out)
+        assert answer["model"] == "mini"
+        scores = [result["score"] for result in answer["results"]]
+        assert scores == sorted(scores, reverse=True)
+        assert all(list(result) == ["path", "score"] and Path(result["path"]).is_file() for result in answer["results"])
+        return [Path(result["path"]).stem for result in answer["results"]]
+
+    def test_a_folder_is_indexed_on_first_use_and_kept_up_to_date(
+        self, photos: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert self.search(capsys, photos, "--text", "green", "-k", "1") == ["green"]
+        save_colour(photos / "purer.png", (0, 255, 0))
+        (photos / "green.gif").unlink()
+        assert self.search(capsys, photos, "--text", "green", "-k", "1") == ["purer"]
+
+    def test_a_store(self, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        run("index", photos, "--store", tmp_path / "s")
+        capsys.readouterr()
+        (photos / "green.gif").rename(photos / "renamed.gif")  # a store is searched as it is
+        assert run("search", tmp_path / "s", "--text", "green", "--json", "-k", "1") == 0
+        assert json.loads(capsys.readouterr().out)["results"][0]["path"].endswith("green.gif")
+
+    def test_every_kind_of_query(self, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        red = photos / "red.jpg"
+        assert self.search(capsys, photos, "--image", red)[0] == "magenta"
+        assert self.search(capsys, photos, "--image", red, "--text", "blue", "-k", "1") == ["magenta"]
+        assert "red" not in self.search(capsys, photos, "--image", red, "--text", "red")
+        assert self.search(capsys, photos, "--image", red, "--include-reference")[0] == "red"
+        two = self.search(capsys, photos, "--image", red, "--image", photos / "más" / "синий.png")
+        assert two == ["magenta", "green"]
+        assert self.search(capsys, photos, "--text", "red blue", "--without", "blue", "-k", "1") == ["red"]
+        assert self.search(capsys, photos, "--text", "red", "--where", "path LIKE 'más/%'") == ["синий"]
+
+    def test_for_people(
+        self, photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(photos)
+        assert run("search", ".", "--text", "blue", "-k", "2") == 0
+        head, first, _ = capsys.readouterr().out.splitlines()
+        assert head.split() == ["rank", "score", "picture"]
+        assert first.split() == ["1", "1.000", "más/синий.png"]
+        assert run("search", ".", "--text", "blue", "--where", "width > 9999") == 0
+        assert capsys.readouterr().out == "no pictures\n"
+
+
+class TestMistakes:
+    @pytest.mark.parametrize(
+        ("arguments", "status", "says"),
+        [
+            (["search", "PHOTOS"], 1, "give --image, --text, or both"),
+            (["search", "PHOTOS", "--without", "red"], 1, "give --image, --text, or both"),
+            (["search", "PHOTOS", "--text", "  "], 1, "The text is empty"),
+            (["search", "PHOTOS", "--image", "gone.jpg"], 2, "gone.jpg"),
+            (["search", "PHOTOS", "--image", "PHOTOS"], 2, "is a directory"),
+            (["search", "PHOTOS", "--image", "PHOTOS/broken.jpg", "--text", "red"], 1, "broken.jpg"),
+            (["search", "PHOTOS", "--text", "red", "--where", "nope = 1"], 1, "No field named nope"),
+            (["search", "PHOTOS", "--text", "red", "-k", "0"], 2, "-k"),
+            (["search", "PHOTOS", "--text", "red", "-k", "many"], 2, "-k"),
+            (["search", "PHOTOS/gone", "--text", "red"], 1, "There is no folder"),
+            (["search", "PHOTOS/red.jpg", "--text", "red"], 1, "is not a folder"),
+            (["search", "PHOTOS", "--text", "red", "--model", "unknown"], 1, "There is no model 'unknown'"),
+            (["search", "--text", "red"], 2, "SOURCE"),
+            (["index", "PHOTOS/gone"], 1, "There is no folder"),
+            (["index", "PHOTOS/red.jpg"], 1, "is not a folder"),
+            (["index", "PHOTOS", "--store", "PHOTOS/red.jpg"], 1, "--store names another place"),
+            (["index", "PHOTOS", "--colour"], 2, "--colour"),
+            (["find"], 2, "find"),
+            (["demo", "--folder", "PHOTOS/gone"], 1, "There is no folder"),
+        ],
+    )
+    def test_one_line_and_no_traceback(
+        self, photos: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], status: int, says: str
+    ) -> None:
+        assert run(*(argument.replace("PHOTOS", str(photos)) for argument in arguments)) == status
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert says in one_error_line(err)
+
+    def test_a_store_of_another_model(self, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        run("index", photos)
+        capsys.readouterr()
+        assert run("search", photos, "--text", "red", "--model", "vit-l-14") == 1
+        assert "use --model mini" in one_error_line(capsys.readouterr().err)
+
+    def test_an_error_of_the_system(
+        self, photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device", "/somewhere")
+
+        monkeypatch.setattr(indexing, "index_folder", full)
+        assert run("index", photos) == 1
+        assert one_error_line(capsys.readouterr().err).endswith("No space left on device: /somewhere")
+
+    def test_a_disk_that_takes_no_more(self, photos: Path) -> None:
+        run("index", photos)  # the table is there; only its rows cannot grow
+        for i in range(50):
+            save_colour(photos / f"{i}.png", (i, i, i))
+        limit = (1000, 1000)  # bytes a file
+        process = start("index", photos, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert "Cannot write to the store" in one_error_line(err)
+        assert run("index", photos) == 0
+        assert len(Store.open(default_location(photos))) == 54
+
+
+def test_ctrl_c_loses_nothing(tmp_path: Path) -> None:
+    for i in range(160):
+        save_colour(tmp_path / f"{i:03}.png", (i, 0, 0))
+    process = start("index", tmp_path, "--json", seconds=0.5)
+    wait_until = time.monotonic() + 60
+    while not default_location(tmp_path).exists() and time.monotonic() < wait_until:
+        time.sleep(0.05)
+    time.sleep(1.5)  # two or three batches of five
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == ""
+    assert "what is done is kept" in one_error_line(err)
+    kept = len(Store.open(default_location(tmp_path)))
+    assert 0 < kept < 160
+    process = start("index", tmp_path, "--json")
+    out, _ = process.communicate(timeout=60)
+    report = json.loads(out)
+    assert (report["added"], report["unchanged"], report["total"]) == (160 - kept, kept, 160)
+
+
+class TestDemo:
+    def test_pictures_of_ones_own(
+        self, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (photos / "broken.jpg").unlink()
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        assert run("demo", "--folder", photos) == 0
+        out = capsys.readouterr().out
+        assert out.startswith(f"4 pictures of {photos}\n")
+        assert 'green.gif, but "in red"' in out
+        assert "fti4cir search FOLDER" in out
+        assert not default_location(photos).exists()  # nothing is left in the folder
+
+    def test_photos_within_scikit_image(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        pytest.importorskip("skimage")
+        monkeypatch.setattr(demo, "_STAMPS", Path("/nowhere"))
+        chosen = demo.choose_pictures()
+        for example in chosen.examples:
+            assert example.image is None or (chosen.folder / example.image).is_file()
+
+    def test_no_pictures(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(demo, "_STAMPS", Path("/nowhere"))
+        monkeypatch.setattr(demo, "find_spec", lambda name: None)
+        assert run("demo") == 1
+        assert "--folder" in one_error_line(capsys.readouterr().err)
+        assert run("demo", "--folder", tmp_path) == 1
+        assert "There are no pictures" in one_error_line(capsys.readouterr().err)
+
+
+class TestProgram:
+    def test_help_needs_no_torch_and_names_every_command(self) -> None:
+        code = (
+            "import sys\nfrom fti4cir.cli import run\nstatus = run(['--help'])\n"
+            "heavy = {'torch', 'lancedb', 'transformers', 'pyarrow', 'numpy'} & set(sys.modules)\n"
+            "sys.exit(status or (str(heavy) if heavy else 0))"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        for command in cli.COMMANDS:
+            assert command in done.stdout
+
+    def test_without_a_command(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run() == 2
+        assert "search" in capsys.readouterr().out
+
+    def test_version(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("importlib.metadata.version", lambda name: "1.2.3")
+        assert run("--version") == 0
+        assert capsys.readouterr().out == "fti4cir 1.2.3\n"
+
+    def test_a_reader_that_stops_early(self, photos: Path) -> None:
+        process = start("search", photos, "--text", "red")
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+        process.stderr.close()
+        process.wait(timeout=60)
+
+
+def test_explain_writes_what_it_is_asked_for(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Explanation:
+        def to_json(self) -> dict[str, int]:
+            return {"attributes": 3}
+
+        def __str__(self) -> str:
+            return "3 attributes"
+
+    model = ColourModel()
+    monkeypatch.setattr(model, "explain", lambda path: Explanation(), raising=False)
+    monkeypatch.setattr(fti4cir, "load", lambda name: model, raising=False)
+    monkeypatch.setattr("fti4cir.explain.write_html", lambda explanation, path: path.write_text(str(explanation)))
+    assert run("explain", photos / "red.jpg") == 0
+    assert capsys.readouterr().out == "3 attributes\n"
+    assert run("explain", photos / "red.jpg", "--output", tmp_path / "x.html", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"attributes": 3}
+    assert (tmp_path / "x.html").read_text() == "3 attributes"
+
+
+def test_a_killed_process_leaves_a_store_that_goes_on(tmp_path: Path) -> None:
+    for i in range(160):
+        save_colour(tmp_path / f"{i:03}.png", (i, 0, 0))
+    process = start("index", tmp_path, seconds=0.3)
+    while not default_location(tmp_path).exists():
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.kill()
+    process.communicate(timeout=60)
+    assert run("index", tmp_path) == 0
+    assert len(Store.open(default_location(tmp_path))) == 160
+    shutil.rmtree(default_location(tmp_path))

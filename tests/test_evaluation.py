@@ -1,0 +1,254 @@
+"""The evaluation loop against a slow second version, on a stand-in encoder and real files."""
+
+import json
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fti4cir import evaluation
+from fti4cir.backbones.base import VisionFeatures
+from fti4cir.baselines import create
+from fti4cir.baselines.simple import ImageOnly, WeightedSum
+from fti4cir.datasets import attributes
+from fti4cir.datasets.base import Benchmark, Gallery, Query
+from fti4cir.errors import ModelError, PictureError
+from fti4cir.evaluation import compare, evaluate
+from fti4cir.metrics import rank
+
+SIDE, WIDTH = 4, 6
+PICTURES = 150  # five batches, the last one short
+
+
+class Tiny:
+    """An image tower that is one fixed matrix, a text tower that is a checksum."""
+
+    name, fingerprint, joint_width, input_size = "tiny", "1", WIDTH, SIDE
+
+    def __init__(self):
+        self.matrix = torch.randn(3 * SIDE * SIDE, WIDTH, generator=torch.Generator().manual_seed(0))
+
+    def preprocess(self, image):
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
+
+    def encode_pixels(self, pixels):
+        image = (pixels - 0.5).flatten(1) @ self.matrix
+        return VisionFeatures(image, image[:, None].repeat(1, 3, 1))
+
+    def encode_texts(self, texts):
+        seeds = [torch.Generator().manual_seed(zlib.crc32(text.encode())) for text in texts]
+        return torch.nn.functional.normalize(torch.stack([torch.randn(WIDTH, generator=seed) for seed in seeds]), dim=1)
+
+
+class Checked:
+    """The sum, and a check that global and local features are of the same picture."""
+
+    name = "checked"
+
+    def __init__(self, model):
+        self.sum = WeightedSum(model)
+
+    def compose(self, features, texts):
+        assert (features.local == features.image[:, None]).all()
+        assert len(features.image) == len(texts)
+        return self.sum.compose(features, texts)
+
+
+class Broken:
+    name = "broken"
+
+    def compose(self, features, texts):
+        return torch.full_like(features.image, torch.nan)
+
+
+@pytest.fixture(scope="module")
+def benchmark(tmp_path_factory):
+    """Random pictures, of which some are copies of others, so that there are ties; queries of one and two texts."""
+    folder = tmp_path_factory.mktemp("pictures")
+    generator = np.random.default_rng(0)
+    paths = []
+    for number in range(PICTURES):
+        paths.append(folder / f"{number}.png")
+        if number % 10 == 9:
+            paths[-1].write_bytes(paths[number - 5].read_bytes())
+        else:
+            Image.fromarray(generator.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)).save(paths[-1])
+    queries = []
+    for number in range(200):
+        reference, *others = map(int, generator.permutation(PICTURES)[:9])
+        texts = (f"text {number % 7}", f"other {number % 5}")[: 1 + number % 2]
+        targets, within = tuple(others[: 1 + number % 4]), tuple(others[:6])
+        queries.append(Query(texts, reference, (reference,) if number % 3 else (), within, targets))
+    return Benchmark(
+        name="made-up",
+        split="val",
+        protocol="random pictures",
+        gallery=Gallery(tuple(str(number) for number in range(PICTURES)), tuple(paths), missing=("lost",)),
+        queries=tuple(queries),
+        values=tuple(str(number % 7) for number in range(200)),
+        precision_cuts=(5, 10),
+        recall_cuts=(1, 10, 500),
+        subset_cuts=(1, 3),
+    )
+
+
+def slow_figures(benchmark, encoder):
+    """Everything the loop does, one query at a time."""
+    pixels = torch.stack([encoder.preprocess(Image.open(path).convert("RGB")) for path in benchmark.gallery.paths])
+    gallery = torch.nn.functional.normalize(encoder.encode_pixels(pixels).image, dim=1).numpy()
+    figures = {name: [] for name in ("mAP@5", "mAP@10", "R@1", "R@10", "R@500", "Rs@1", "Rs@3")}
+    for query in benchmark.queries:
+        each = [gallery[query.reference] + encoder.encode_texts([text])[0].numpy() for text in query.texts]
+        composed = sum(vector / np.linalg.norm(vector) for vector in each)
+        # Copies tie up to the last bit of a float32; rounding makes the tie exact and leaves the rest in order.
+        scores = (gallery @ (composed / np.linalg.norm(composed))).round(5)
+        order = sorted(set(range(PICTURES)) - set(query.exclude), key=lambda i: (-scores[i], i))
+        subset = [i for i in order if i in query.within]
+        hits = [i in query.targets for i in order]
+        for k in (5, 10):
+            total = sum(sum(hits[: i + 1]) / (i + 1) for i in range(k) if hits[i])
+            figures[f"mAP@{k}"].append(total / min(k, len(query.targets)))
+        for k in (1, 10, 500):
+            figures[f"R@{k}"].append(sum(hits[:k]) / len(query.targets))
+        for k in (1, 3):
+            figures[f"Rs@{k}"].append(len(set(subset[:k]) & set(query.targets)) / len(query.targets))
+    return figures
+
+
+@pytest.mark.parametrize("scores_at_a_time", [2**21, 7 * PICTURES])
+def test_agrees_with_the_slow_version(benchmark, monkeypatch, scores_at_a_time):
+    monkeypatch.setattr(evaluation, "_SCORES", scores_at_a_time)
+    monkeypatch.setattr(evaluation, "rank", lambda scores, *rest: rank(scores.round(5), *rest))
+    encoder = Tiny()
+    result = evaluate(benchmark, encoder, [Checked(encoder)], "tiny")[0]
+    expected = slow_figures(benchmark, encoder)
+    assert list(result.per_query) == list(expected)
+    for name, figures in expected.items():
+        assert result.per_query[name] == pytest.approx(figures), name
+
+
+def test_several_methods_share_one_pass(benchmark):
+    encoder = Tiny()
+    alone = [evaluate(benchmark, encoder, [method], "tiny")[0] for method in (ImageOnly(), WeightedSum(encoder))]
+    together = evaluate(benchmark, encoder, [ImageOnly(), WeightedSum(encoder)], "tiny")
+    assert [result.method for result in together] == ["image", "sum"]
+    assert [result.metrics() for result in together] == [result.metrics() for result in alone]
+
+
+def test_from_a_table_to_figures(tmp_path):
+    """Plain red and blue squares, the shoes darker than the shirts, and a method that knows what it is asked for."""
+    colours = {"Red": (1, 0, 0), "Blue": (0, 0, 1)}
+
+    class Sees(Tiny):
+        joint_width = 3
+
+        def encode_pixels(self, pixels):
+            return VisionFeatures(pixels.mean((2, 3)) + 0.1, pixels.flatten(2).transpose(1, 2))
+
+        def encode_texts(self, texts):
+            return torch.tensor([colours[text.removeprefix("in ")] for text in texts], dtype=torch.float)
+
+    rows = ["id,kind,colour"]
+    for kind, light in (("shirt", 255), ("shoe", 60)):
+        for colour, channels in colours.items():
+            for number in range(2):
+                rows.append(f"{kind}/{colour}-{number},{kind},{colour}")
+                (tmp_path / kind).mkdir(exist_ok=True)
+                pixel = tuple(light * channel for channel in channels)
+                Image.new("RGB", (SIDE, SIDE), pixel).save(tmp_path / kind / f"{colour}-{number}.png")
+    (tmp_path / "table.csv").write_text("\n".join(rows))
+
+    table = attributes.load(tmp_path, tmp_path / "table.csv", "id", "colour", ["kind"], "in {value}")
+    encoder = Sees()
+    image, text = evaluate(table, encoder, [create(name, encoder) for name in ("image", "text")], "sees")
+    assert image.queries == image.gallery == 8
+    # The picture alone finds its own colour first: its twin, two of the other kind, and only then, of the other
+    # colour, the darker (and so less saturated) shoes. The text finds its colour, shirts first.
+    assert image.metrics()["R@1"] == 0
+    assert text.by_value()["Red"]["mAP@5"] == pytest.approx(((1 + 1) / 2 + (1 / 3 + 2 / 4) / 2) / 2)
+
+
+def test_json(benchmark):
+    encoder = Tiny()
+    result = evaluate(benchmark, encoder, [WeightedSum(encoder)], "tiny")[0]
+    told = json.loads(json.dumps(result.to_json()))
+    metrics = told["metrics"]
+    assert {key: told[key] for key in ("benchmark", "split", "protocol", "method", "model")} == {
+        "benchmark": "made-up",
+        "split": "val",
+        "protocol": "random pictures",
+        "method": "sum",
+        "model": "tiny",
+    }
+    assert (told["queries"], told["gallery"], told["missing"]) == (200, PICTURES, 1)
+    assert list(metrics) == ["mAP@5", "mAP@10", "R@1", "R@10", "R@500", "Rs@1", "Rs@3"]
+    assert metrics["mAP@10"] == pytest.approx(result.per_query["mAP@10"].mean())
+    assert metrics["R@500"] == 1
+    assert set(told["intervals"]) == set(metrics)
+    for name, (low, high) in told["intervals"].items():
+        assert low <= metrics[name] <= high
+    assert list(told["by_value"]) == sorted({str(number % 7) for number in range(200)})
+    assert sum(row["queries"] for row in told["by_value"].values()) == 200
+    weighted = sum(row["queries"] * row["mAP@10"] for row in told["by_value"].values()) / 200
+    assert weighted == pytest.approx(metrics["mAP@10"])
+
+
+def test_comparison_is_paired(benchmark):
+    encoder = Tiny()
+    image, both = evaluate(benchmark, encoder, [ImageOnly(), WeightedSum(encoder)], "tiny")
+    difference = compare(both, image, "mAP@10")
+    assert difference.mean == pytest.approx(both.metrics()["mAP@10"] - image.metrics()["mAP@10"])
+    assert difference.low <= difference.mean <= difference.high
+    assert compare(image, image, "mAP@10") == (0, 0, 0)
+
+
+def test_other_queries_cannot_be_compared(benchmark):
+    fewer = Benchmark(**{**vars(benchmark), "queries": benchmark.queries[:5], "values": ()})
+    whole, part = (evaluate(which, Tiny(), [ImageOnly()], "tiny")[0] for which in (benchmark, fewer))
+    assert part.by_value() == {}
+    with pytest.raises(ValueError, match="same queries"):
+        compare(whole, part, "mAP@10")
+
+
+def test_progress(benchmark):
+    seen = []
+    evaluate(benchmark, Tiny(), [ImageOnly()], "tiny", progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(32, 150), (64, 150), (96, 150), (128, 150), (150, 150)]
+
+
+def test_pictures_are_read_once_and_not_far_ahead(benchmark, monkeypatch):
+    opened, ahead = [], []
+    real = evaluation.open_picture
+
+    def counting(path, at_least):
+        opened.append(path)
+        return real(path, at_least=at_least)
+
+    class Counting(Tiny):
+        encoded = 0
+
+        def encode_pixels(self, pixels):
+            ahead.append(len(opened) - self.encoded)
+            self.encoded += len(pixels)
+            return super().encode_pixels(pixels)
+
+    monkeypatch.setattr(evaluation, "open_picture", counting)
+    evaluate(benchmark, Counting(), [ImageOnly()], "tiny")
+    assert sorted(opened) == sorted(benchmark.gallery.paths)
+    assert max(ahead) <= 3 * 32
+
+
+def test_a_picture_that_cannot_be_read_stops_it(benchmark, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"<html>")
+    paths = (*benchmark.gallery.paths[:-1], broken)
+    spoilt = Benchmark(**{**vars(benchmark), "gallery": Gallery(benchmark.gallery.ids, paths)})
+    with pytest.raises(PictureError, match=r"broken\.png"):
+        evaluate(spoilt, Tiny(), [ImageOnly()], "tiny")
+
+
+def test_features_that_are_not_finite(benchmark):
+    with pytest.raises(ModelError, match="'broken' on the model tiny"):
+        evaluate(benchmark, Tiny(), [Broken()], "tiny")

@@ -1,0 +1,95 @@
+"""A model's public methods."""
+
+import pytest
+import torch
+
+from fti4cir.backbones.base import VisionFeatures
+from fti4cir.backbones.clip import ClipEncoder
+from fti4cir.errors import InputError, ModelError, PictureError
+from fti4cir.inversion.network import FineGrainedInversion, InversionConfig
+from fti4cir.model import Model
+from tinyclip import JOINT, TOKEN, VISION, clip_folder, encoder, picture, random_inversion
+
+__all__ = ["clip_folder", "encoder"]
+
+
+@pytest.fixture(scope="module")
+def model(encoder: ClipEncoder) -> Model:
+    return Model(encoder, random_inversion(threshold=0.2), "tiny")
+
+
+def test_features_are_unit_length(model: Model) -> None:
+    for features in (
+        model.encode_images([picture(seed) for seed in range(3)]),
+        model.encode_texts(["a red dog", "*", "🐕"]),
+        model.compose([picture(seed) for seed in range(3)], ["is red", "* and *", "🐕"]),
+    ):
+        assert features.shape == (3, JOINT)
+        assert features.dtype == torch.float32
+        torch.testing.assert_close(features.norm(dim=-1), torch.ones(3))
+
+
+def test_batches_make_no_difference(model: Model) -> None:
+    pictures, texts = [picture(seed) for seed in range(5)], ["is red", "a cat", "dog", "black grass", "with a dog"]
+    one, all_at_once = (model.compose(pictures, texts, batch_size=size) for size in (1, 5))
+    torch.testing.assert_close(one, all_at_once, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(model.encode_texts(texts, 2), model.encode_texts(texts), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(model.encode_images(pictures, 2), model.encode_images(pictures), rtol=1e-5, atol=1e-5)
+
+
+def test_paths_and_images(model: Model, tmp_path: object) -> None:
+    path = f"{tmp_path}/a.png"
+    picture().save(path)
+    torch.testing.assert_close(model.encode_images([path]), model.encode_images([picture()]))
+
+
+def test_compose_depends_on_both(model: Model) -> None:
+    red, dog = model.compose([picture()] * 2, ["is red", "is a dog"])
+    other = model.compose([picture(1)], ["is red"])[0]
+    assert not torch.allclose(red, dog)
+    assert not torch.allclose(red, other)
+
+
+def test_known_features_give_the_same(model: Model) -> None:
+    features = model.features([picture(0), picture(1)])
+    texts = ["is red", "is black"]
+    torch.testing.assert_close(model.compose_features(features, texts), model.compose([picture(0), picture(1)], texts))
+    half = VisionFeatures(features.image, features.local.half())
+    torch.testing.assert_close(
+        model.compose_features(half, texts), model.compose_features(features, texts), rtol=1e-2, atol=1e-2
+    )
+
+
+def test_nothing_gives_nothing(model: Model) -> None:
+    assert model.encode_images([]).shape == (0, JOINT)
+    assert model.encode_texts([]).shape == (0, JOINT)
+    assert model.compose([], []).shape == (0, JOINT)
+
+
+def test_wrong_input(model: Model, tmp_path: object) -> None:
+    with pytest.raises(InputError, match="2 pictures but 1 texts"):
+        model.compose([picture()] * 2, ["is red"])
+    with pytest.raises(InputError, match="empty"):
+        model.compose([picture()], ["  "])
+    with pytest.raises(InputError, match="empty"):
+        model.encode_texts(["red", ""])
+    with pytest.raises(PictureError):
+        model.encode_images([f"{tmp_path}/missing.jpg"])
+
+
+def test_without_attributes(encoder: ClipEncoder) -> None:
+    model = Model(encoder, random_inversion(max_attributes=0), "subject only")
+    assert model.compose([picture()], ["is red"]).shape == (1, JOINT)
+
+
+def test_without_inversion(encoder: ClipEncoder) -> None:
+    with pytest.raises(ModelError, match=r"bare has no inversion weights.*fti4cir train"):
+        Model(encoder, None, "bare").compose([picture()], ["is red"])
+
+
+@pytest.mark.parametrize("width", ["joint_width", "vision_width", "token_width"])
+def test_widths_must_fit(encoder: ClipEncoder, width: str) -> None:
+    widths = {"joint_width": JOINT, "vision_width": VISION, "token_width": TOKEN}
+    config = InversionConfig(**{**widths, width: widths[width] + 8})
+    with pytest.raises(ModelError, match=width):
+        Model(encoder, FineGrainedInversion(config), "tiny")

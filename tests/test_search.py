@@ -1,0 +1,137 @@
+"""Searching by pictures, words and both, with colours for meanings."""
+
+from __future__ import annotations
+
+import shutil
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fti4cir.errors import InputError, PictureError, StoreError
+from fti4cir.indexing import index_folder, store_for
+from fti4cir.search import Searcher
+from standin import ColourModel, save_colour
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    top = tmp_path / "photos"
+    for name, colour in {
+        "red": (230, 20, 20),
+        "green": (20, 230, 20),
+        "blue": (20, 20, 230),
+        "yellow": (230, 230, 20),
+        "magenta": (230, 20, 230),
+        "orange": (230, 120, 20),
+    }.items():
+        save_colour(top / f"{name}.png", colour)
+    return top
+
+
+@pytest.fixture
+def searcher(folder: Path) -> Searcher:
+    model = ColourModel()
+    store = store_for(folder, model)
+    index_folder(folder, store, model)
+    return Searcher(model, store)
+
+
+def names(results: list) -> list[str]:
+    return [result.path.stem for result in results]
+
+
+def test_words_alone(searcher: Searcher) -> None:
+    assert names(searcher.search(text="green", k=1)) == ["green"]
+
+
+def test_a_picture_alone_leaves_itself_out(searcher: Searcher, folder: Path) -> None:
+    results = searcher.search([folder / "red.png"])
+    assert names(results)[0] == "orange"
+    assert len(results) == 5
+    assert results[0].path == folder / "orange.png"
+    assert all(a.score >= b.score for a, b in pairwise(results))
+    assert names(searcher.search([folder / "red.png"], k=5)) == names(results)
+
+
+def test_a_picture_changed_by_words(searcher: Searcher, folder: Path) -> None:
+    assert names(searcher.search([folder / "red.png"], "blue", k=1)) == ["magenta"]
+    assert names(searcher.search([folder / "red.png"], "green", k=1)) == ["yellow"]
+
+
+def test_several_pictures_are_averaged(searcher: Searcher, folder: Path) -> None:
+    assert names(searcher.search([folder / "red.png", folder / "yellow.png"], k=1)) == ["orange"]
+    pictures = [folder / "red.png", folder / "green.png"]
+    query = searcher._query([Image.open(path) for path in pictures], "blue", None)
+    mean = searcher.model.compose(pictures, ["blue", "blue"]).numpy().mean(axis=0)
+    assert query == pytest.approx(mean / np.linalg.norm(mean), abs=1e-6)
+
+
+def test_without(searcher: Searcher, folder: Path) -> None:
+    less_red = names(searcher.search([folder / "magenta.png"], without="red"))
+    assert less_red.index("blue") < less_red.index("red")
+    less_blue = names(searcher.search([folder / "magenta.png"], without="blue"))
+    assert less_blue.index("red") < less_blue.index("blue")
+    assert names(searcher.search(text="red blue", without="blue", k=1)) == ["red"]
+    assert np.linalg.norm(searcher._query([], "red", "blue")) == pytest.approx(1.0)
+
+
+def test_the_reference_can_be_asked_for(searcher: Searcher, folder: Path) -> None:
+    results = searcher.search([folder / "red.png"], include_reference=True)
+    assert names(results)[0] == "red"
+    assert results[0].score == pytest.approx(1.0, abs=1e-5)
+    assert len(results) == 6
+
+
+def test_copies_links_and_relative_paths_of_the_reference(
+    searcher: Searcher, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = Path(shutil.copy(folder / "red.png", tmp_path / "query.png"))
+    assert "red" not in names(searcher.search([copy]))
+    (tmp_path / "link.png").symlink_to(folder / "red.png")
+    assert "red" not in names(searcher.search([tmp_path / "link.png"]))
+    monkeypatch.chdir(folder)
+    assert "red" not in names(searcher.search(["../photos/red.png"]))
+    # Another picture under the old name: the index is behind, but it is still the reference.
+    save_colour(folder / "red.png", (200, 0, 0))
+    assert "red" not in names(searcher.search(["red.png"]))
+
+
+def test_an_open_image_is_no_file_to_leave_out(searcher: Searcher, folder: Path) -> None:
+    assert names(searcher.search([Image.open(folder / "red.png")], k=1)) == ["red"]
+
+
+def test_a_condition(searcher: Searcher) -> None:
+    assert names(searcher.search(text="green", where="path LIKE 'b%'")) == ["blue"]
+    assert searcher.search(text="green", where="width > 1000") == []
+    with pytest.raises(StoreError, match="condition 'colour = 1'"):
+        searcher.search(text="green", where="colour = 1")
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ({}, "nothing to search for"),
+        ({"without": "red"}, "nothing to search for"),
+        ({"text": ""}, "The text is empty"),
+        ({"text": " \n"}, "The text is empty"),
+        ({"text": "red", "without": " "}, "text of what to leave out is empty"),
+        ({"text": "red", "k": 0}, "at least 1"),
+        ({"images": "red.png"}, "must be a list"),
+    ],
+)
+def test_queries_that_say_nothing(searcher: Searcher, query: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        searcher.search(**query)
+
+
+def test_a_picture_that_cannot_be_read(searcher: Searcher, folder: Path) -> None:
+    with pytest.raises(PictureError, match=r"gone\.jpg"):
+        searcher.search([folder / "gone.jpg"], "red")
+
+
+def test_another_model_is_refused(searcher: Searcher) -> None:
+    with pytest.raises(StoreError, match="another version of the model 'mini'"):
+        Searcher(ColourModel(fingerprint="colours-2"), searcher.store)

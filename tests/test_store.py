@@ -1,0 +1,224 @@
+"""The Lance table behind a search: right, whatever is asked, and clear about what it cannot do."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fti4cir import store as store_module
+from fti4cir.errors import StoreError
+from fti4cir.store import FileState, Row, Store, StoreInfo, default_location
+
+WIDTH = 16
+
+
+def make(location: Path, root: Path = Path("/photos"), width: int = WIDTH) -> Store:
+    return Store.create(location, StoreInfo(root, "mini", "print-1", width))
+
+
+def vectors(count: int, seed: int = 0) -> np.ndarray:
+    values = np.random.default_rng(seed).normal(size=(count, WIDTH)).astype(np.float32)
+    return values / np.linalg.norm(values, axis=1, keepdims=True)
+
+
+def rows(values: np.ndarray, start: int = 0) -> list[Row]:
+    return [
+        Row(f"d/{i}.jpg", i, 10 * i, f"digest{i}", 100 + i, 50, value) for i, value in enumerate(values, start=start)
+    ]
+
+
+def test_search_is_exact(tmp_path: Path) -> None:
+    store, values = make(tmp_path), vectors(500)
+    store.upsert(rows(values))
+    for query in vectors(20, seed=1):
+        cosines = values @ query
+        best = np.argsort(-cosines)[:10]
+        hits = store.search(query, 10)
+        assert [hit.path for hit in hits] == [f"d/{i}.jpg" for i in best]
+        assert [hit.score for hit in hits] == pytest.approx(cosines[best], abs=1e-5)
+
+
+def test_the_query_need_not_have_unit_length(tmp_path: Path) -> None:
+    store, values = make(tmp_path), vectors(50)
+    store.upsert(rows(values))
+    assert store.search(values[3] * 7, 1)[0] == ("d/3.jpg", pytest.approx(1.0, abs=1e-5))
+
+
+def test_excluding_and_conditions_lose_no_results(tmp_path: Path) -> None:
+    store, values = make(tmp_path), vectors(300)
+    store.upsert(rows(values))
+    query = values[0]
+    order = [f"d/{i}.jpg" for i in np.argsort(-(values @ query))]
+    assert [hit.path for hit in store.search(query, 10, without_paths=order[:7])] == order[7:17]
+    assert [hit.path for hit in store.search(query, 10, without_digests=["digest0"])] == order[1:11]
+    wide = [path for path in order if int(path[2:-4]) >= 290]
+    assert [hit.path for hit in store.search(query, 10, where="width >= 390")] == wide
+    assert [hit.path for hit in store.search(query, 10, "width >= 390 OR width < 0", wide[:2])] == wide[2:]
+
+
+def test_equal_scores_come_in_the_order_of_paths(tmp_path: Path) -> None:
+    store = make(tmp_path)
+    store.upsert(rows(np.repeat(vectors(1), 9, axis=0))[::-1])
+    paths = [hit.path for hit in store.search(vectors(1)[0], 9)]
+    assert paths == sorted(paths)
+
+
+def test_upsert_replaces_and_remove_takes_out(tmp_path: Path) -> None:
+    store, values = make(tmp_path), vectors(5)
+    store.upsert(rows(values))
+    store.upsert([rows(values)[2]._replace(mtime_ns=99, vector=values[4]), *rows(vectors(1, seed=5), start=7)])
+    assert len(store) == 6
+    assert store.files()["d/2.jpg"] == FileState(99, 20)
+    assert {hit.path for hit in store.search(values[4], 2)} == {"d/2.jpg", "d/4.jpg"}
+    store.remove(["d/2.jpg", "d/7.jpg", "never there"])
+    store.remove([])
+    store.upsert([])
+    assert sorted(store.files()) == ["d/0.jpg", "d/1.jpg", "d/3.jpg", "d/4.jpg"]
+
+
+def test_removing_very_many(tmp_path: Path) -> None:
+    store = make(tmp_path)
+    store.upsert(rows(vectors(2500)))
+    store.remove(f"d/{i}.jpg" for i in range(2499))
+    assert list(store.files()) == ["d/2499.jpg"]
+
+
+@pytest.mark.parametrize(
+    "name", ["it's.jpg", 'say "x".jpg', "дом/日本 🙂.png", "a%_b.jpg", "');drop.jpg", "back\\slash.jpg"]
+)
+def test_any_name(tmp_path: Path, name: str) -> None:
+    store, value = make(tmp_path), vectors(1)[0]
+    store.upsert([rows(vectors(1))[0]._replace(path=name)])
+    assert list(store.files()) == [name]
+    assert store.search(value, 1)[0].path == name
+    assert store.search(value, 1, without_paths=[name]) == []
+    store.remove([name])
+    assert len(store) == 0
+
+
+def test_an_empty_store_finds_nothing(tmp_path: Path) -> None:
+    assert make(tmp_path).search(vectors(1)[0], 5) == []
+
+
+@pytest.mark.parametrize("where", ["", "nope = 1", "width <", "width = 'a'", "width", "1=1; drop table x"])
+def test_a_condition_that_cannot_be_used(tmp_path: Path, where: str) -> None:
+    store = make(tmp_path)
+    store.upsert(rows(vectors(3)))
+    with pytest.raises(StoreError) as caught:
+        store.search(vectors(1)[0], 5, where=where, without_paths=["d/0.jpg"])
+    message = str(caught.value)
+    assert repr(where) in message
+    assert "\n" not in message
+    assert ".rs:" not in message
+
+
+def test_opening_again_keeps_everything(tmp_path: Path) -> None:
+    make(tmp_path / "s").upsert(rows(vectors(3)))
+    store = Store.open(tmp_path / "s")
+    assert store.info == StoreInfo(Path("/photos"), "mini", "print-1", WIDTH)
+    assert len(store) == 3
+
+
+def test_an_open_store_sees_what_others_write(tmp_path: Path) -> None:
+    reader = make(tmp_path)
+    Store.open(tmp_path).upsert(rows(vectors(3)))
+    assert len(reader) == 3
+    assert len(reader.search(vectors(1)[0], 5)) == 3
+
+
+def test_a_store_within_its_folder_moves_with_it(tmp_path: Path) -> None:
+    make(default_location(tmp_path / "old"), root=tmp_path / "old")
+    shutil.move(tmp_path / "old", tmp_path / "new")
+    assert Store.open(default_location(tmp_path / "new")).info.root == tmp_path / "new"
+
+
+def test_another_model(tmp_path: Path) -> None:
+    store = make(tmp_path)
+    store.check_model("mini", "print-1")
+    with pytest.raises(
+        StoreError, match=r"made with the model 'mini', not 'vit-l-14'; use --model mini, or index again"
+    ):
+        store.check_model("vit-l-14", "print-9")
+    with pytest.raises(StoreError, match=r"another version of the model 'mini'; delete it and index again"):
+        store.check_model("mini", "print-2")
+
+
+def test_no_store_and_no_place_for_one(tmp_path: Path) -> None:
+    assert not Store.exists(tmp_path / "none")
+    with pytest.raises(StoreError, match="There is no store at"):
+        Store.open(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="--store"):
+        make(tmp_path / "file")
+    make(tmp_path / "s")
+    with pytest.raises(StoreError, match="already exists"):
+        make(tmp_path / "s")
+
+
+def test_a_uri(tmp_path: Path) -> None:
+    uri = f"file://{tmp_path}/s"
+    assert not Store.exists(uri)
+    Store.create(uri, StoreInfo(Path("/photos"), "mini", "print-1", WIDTH)).upsert(rows(vectors(2)))
+    assert len(Store.open(uri)) == 2
+
+
+def test_a_damaged_store(tmp_path: Path) -> None:
+    make(tmp_path).upsert(rows(vectors(100)))
+    for path in (tmp_path / "pictures.lance" / "data").iterdir():
+        path.write_bytes(b"garbage")
+    with pytest.raises(StoreError, match="delete it and index again"):
+        Store.open(tmp_path).search(vectors(1)[0], 5)
+    for path in (tmp_path / "pictures.lance" / "_versions").iterdir():
+        path.write_bytes(b"garbage")
+    with pytest.raises(StoreError, match="delete it and index again"):
+        Store.open(tmp_path)
+
+
+def test_a_table_of_another_program(tmp_path: Path) -> None:
+    import lancedb
+
+    lancedb.connect(tmp_path).create_table("pictures", [{"a": 1}])
+    with pytest.raises(StoreError, match="another program"):
+        Store.open(tmp_path)
+
+
+def test_optimize_merges_files_and_changes_no_answer(tmp_path: Path) -> None:
+    store, values = make(tmp_path), vectors(60)
+    for i in range(60):
+        store.upsert(rows(values[i : i + 1], start=i))
+    before = store.search(values[0], 20)
+    store.optimize()
+    assert store.search(values[0], 20) == before
+    assert store._table.stats()["fragment_stats"]["num_fragments"] == 1
+
+
+def test_the_approximate_index_comes_with_many_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "ANN_ROWS", 2000)
+    store, values = make(tmp_path), vectors(2500)
+    store.upsert(rows(values[:1999]))
+    store.optimize()
+    assert not store._table.list_indices()
+    store.upsert(rows(values[1999:2400], start=1999))
+    store.optimize()
+    assert len(store._table.list_indices()) == 1
+    store.upsert(rows(values[2400:], start=2400))  # not in the index yet
+    found = 0
+    for query in vectors(30, seed=1):
+        best = {f"d/{i}.jpg" for i in np.argsort(-(values @ query))[:10]}
+        found += len(best & {hit.path for hit in store.search(query, 10)})
+    assert found / 300 >= 0.95
+    assert store.search(values[2450], 1)[0].path == "d/2450.jpg"
+    assert len(store.search(values[0], 10, where="width >= 2585")) == 10  # 15 rows suit
+    store.optimize()
+    assert store.search(values[2450], 1)[0].path == "d/2450.jpg"
+
+
+def test_the_store_does_not_import_torch() -> None:
+    code = "import sys, fti4cir.store; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
