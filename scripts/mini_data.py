@@ -42,12 +42,6 @@ class Picture:
     captions: tuple[str, ...] = ()
     facts: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def kind(self) -> str:
-        """The thing's name as a caption says it, without an article."""
-        kind = self.facts.get("kind", "")
-        return kind
-
 
 def _shop_facts(row: dict[str, str]) -> dict[str, str]:
     kind = row["articleType"].strip().lower()

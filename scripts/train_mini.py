@@ -24,16 +24,17 @@ import math
 import random
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import mini_data
 import numpy as np
 import torch
 from PIL import Image, ImageEnhance
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import mini_data
 from fti4cir.backbones.mini import FOLDER, ImageTower, TextTower, Trunk, save_mini
 
 VIEWS = {"flickr8k": 4, "fashion_products": 2, "caltech101": 2, "art_domains": 2}
@@ -124,22 +125,29 @@ def cache(data: Path, work: Path) -> None:
     work.mkdir(parents=True, exist_ok=True)
     trunk = pretrained_trunk().to(memory_format=torch.channels_last).eval()
     pictures = mini_data.load(data)
-    for set_name, views in VIEWS.items():
-        mine = [p for p in pictures if p.set == set_name and not p.held_out]
-        row = {p.name: i for i, p in enumerate(mine)}
+    for set_name in VIEWS:
         target = work / f"views.{set_name}.npy"
-        if target.exists():
-            continue
-        partial = target.with_suffix(".partial")
-        out = np.lib.format.open_memmap(partial, "w+", np.uint16, (len(mine), views, 40, 28, 28))
-        started, done = time.monotonic(), 0
+        if not target.exists():
+            names = [p.name for p in pictures if p.set == set_name and not p.held_out]
+            cache_set(data, set_name, names, trunk, target.with_suffix(".partial"))
+            target.with_suffix(".partial").rename(target)
 
-        def prepare(item: tuple[str, bytes], views: int = views) -> list[np.ndarray]:
-            random_ = random.Random(item[0])
-            image = Image.open(io.BytesIO(item[1]))
-            return [to_array(plain_view(image))] + [to_array(random_view(image, random_)) for _ in range(views - 1)]
 
-        def run(batch: list[tuple[str, bytes]], views: int, out: np.ndarray, pool: ThreadPoolExecutor) -> None:
+def cache_set(data: Path, set_name: str, names: list[str], trunk: Trunk, target: Path) -> None:
+    """The views of one set, in the order of `names`: (N, views, 40, 28, 28)."""
+    views = VIEWS[set_name]
+    row = {name: index for index, name in enumerate(names)}
+    out = np.lib.format.open_memmap(target, "w+", np.uint16, (len(names), views, 40, 28, 28))
+
+    def prepare(item: tuple[str, bytes]) -> list[np.ndarray]:
+        random_ = random.Random(item[0])
+        image = Image.open(io.BytesIO(item[1]))
+        return [to_array(plain_view(image))] + [to_array(random_view(image, random_)) for _ in range(views - 1)]
+
+    items = mini_data.read_pictures(data, set_name, set(names))
+    done, started = 0, time.monotonic()
+    with ThreadPoolExecutor(2) as pool:
+        while batch := list(islice(items, 64 // views)):
             arrays = [array for group in pool.map(prepare, batch) for array in group]
             pixels = torch.from_numpy(np.stack(arrays)).contiguous(memory_format=torch.channels_last)
             with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
@@ -147,23 +155,11 @@ def cache(data: Path, work: Path) -> None:
             bits = features.view(torch.int16).numpy().view(np.uint16).reshape(len(batch), views, 40, 28, 28)
             for (name, _), value in zip(batch, bits, strict=True):
                 out[row[name]] = value
-
-        with ThreadPoolExecutor(2) as pool:
-            batch: list[tuple[str, bytes]] = []
-            for item in mini_data.read_pictures(data, set_name, set(row)):
-                batch.append(item)
-                if len(batch) * views >= 64:
-                    run(batch, views, out, pool)
-                    done, batch = done + len(batch), []
-                    if done % 1024 < 64 // views:
-                        print(
-                            f"{set_name}: {done}/{len(mine)}, {done * views / (time.monotonic() - started):.0f} views/s",
-                            flush=True,
-                        )
-            if batch:
-                run(batch, views, out, pool)
-        out.flush()
-        partial.rename(target)
+            done += len(batch)
+            if done % 1024 < len(batch):
+                pace = done * views / (time.monotonic() - started)
+                print(f"{set_name}: {done}/{len(names)}, {pace:.0f} views/s", flush=True)
+    out.flush()
 
 
 # ---------------------------------------------------------------- training
@@ -254,7 +250,7 @@ def contrastive(image: Tensor, text: Tensor, owner: Tensor, fits: Tensor, scale:
 class Batches:
     """Draws pictures of all sets in fixed shares, each set shuffled without replacement."""
 
-    SHARE = {"flickr8k": 160, "fashion_products": 64, "caltech101": 14, "art_domains": 18}
+    SHARE: ClassVar = {"flickr8k": 160, "fashion_products": 64, "caltech101": 14, "art_domains": 18}
 
     def __init__(self, data: Path, work: Path) -> None:
         pictures = mini_data.load(data)
@@ -445,7 +441,7 @@ def averaged(work: Path) -> tuple[ImageTower, TextTower]:
     image.trunk.load_state_dict(pretrained_trunk().state_dict())
     for tower, prefix in ((image, "image."), (text, "text.")):
         values = {n.removeprefix(prefix): v for n, v in state["average"].items() if n.startswith(prefix)}
-        missing, unexpected = tower.load_state_dict(values, strict=False)
+        _, unexpected = tower.load_state_dict(values, strict=False)
         assert not unexpected, unexpected
     return image.to(memory_format=torch.channels_last).eval(), text.eval()
 

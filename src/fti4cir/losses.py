@@ -56,17 +56,22 @@ def regularization(pseudo: Tensor, real: Tensor) -> Tensor:
     return (1 - F.cosine_similarity(pseudo, real, dim=-1)).mean()
 
 
-def composed(query: Tensor, edited: Tensor, original: Tensor, temperature: float = 0.07) -> Tensor:
-    """Contrastive loss of composed queries against edited captions; not of the paper, but ours.
+def composed(
+    query: Tensor, target: Tensor, others: Tensor, same: Tensor | None = None, temperature: float = 0.07
+) -> Tensor:
+    """Contrastive loss of composed queries against what they should find; not of the paper, but ours.
 
-    The query "[pseudo-words of picture i] but {modification i}" has the edited caption i as its positive.
-    Negatives are the batch's other edited captions and all original ones, i's own included: a query that
-    ignores its modification loses to it. Captions that say the same as the positive are no negatives.
+    The query "[pseudo-words of picture i] but {modification i}" has target i as its positive: the edited
+    caption's text feature, or the image feature of a picture that this caption describes. Negatives are the
+    other targets and the `others`: the captions before the edit, or the reference pictures, i's own included,
+    so that a query which ignores its modification loses to it.
 
     Args:
         query: (B, D) text features of the composed sentences, any length.
-        edited: (B, D) text features of the edited captions, any length.
-        original: (B, D) text features of the captions before the edit, any length.
+        target: (B, D) features, any length.
+        others: (N, D) features, any length.
+        same: (B, B + N) bool, which targets and others say the same as target i and so are no negatives for
+            query i; what it says of target i itself does not matter.
         temperature: above 0.
 
     Returns:
@@ -75,12 +80,13 @@ def composed(query: Tensor, edited: Tensor, original: Tensor, temperature: float
     """
     if temperature <= 0:
         raise TrainingError(f"The temperature is {temperature}, but must be above 0.")
-    captions = F.normalize(torch.cat([edited, original]), dim=-1)  # (2B, D)
+    logits = F.normalize(query, dim=-1) @ F.normalize(torch.cat([target, others]), dim=-1).T / temperature
     own = torch.arange(len(query), device=query.device)
-    same = captions[: len(query)] @ captions.T > 0.999  # (B, 2B)
-    same[own, own] = False
-    logits = F.normalize(query, dim=-1) @ captions.T / temperature
-    return F.cross_entropy(logits.masked_fill(same, float("-inf")), own)
+    if same is not None:
+        same = same.clone()
+        same[own, own] = False
+        logits = logits.masked_fill(same, float("-inf"))
+    return F.cross_entropy(logits, own)
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,7 @@ class LossWeights:
     regularization_attributes: float = 1.40
     regularization_whole: float = 1.40
     composed: float = 0.0
+    composed_image: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

@@ -90,6 +90,7 @@ class Trunk(nn.Module):
         self.head = _Conv(width, 1280, 1)
 
     def forward(self, pixels: Tensor) -> Tensor:
+        """All of it."""
         return self.upper(self.lower(pixels))
 
     def lower(self, pixels: Tensor, until: int = 5) -> Tensor:
@@ -208,7 +209,8 @@ class MiniEncoder:
     end_token = _END
 
     def __init__(self, image: ImageTower, text: TextTower, tokenizer: Tokenizer, fingerprint: str) -> None:
-        self.image = image.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.image = image.eval().requires_grad_(False)
+        self.image.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
         self.text = text.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.fingerprint = fingerprint
@@ -226,7 +228,7 @@ class MiniEncoder:
     @torch.inference_mode()
     def _run_image_tower(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         pixels = pixels.to(self.device, memory_format=torch.channels_last)
-        fast = self.device.type == "cpu" and torch.backends.mkldnn.is_available() and _has_bfloat16()
+        fast = self.device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
         with torch.autocast("cpu", torch.bfloat16) if fast else contextlib.nullcontext():
             return self.image(pixels)
 
@@ -265,10 +267,6 @@ class MiniEncoder:
         self.image.to(device)
         self.text.to(device)
         return self
-
-
-def _has_bfloat16() -> bool:
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def save_mini(folder: Path, image: ImageTower, text: TextTower) -> None:

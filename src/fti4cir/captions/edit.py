@@ -78,7 +78,9 @@ def _finder(words: Sequence[str]) -> re.Pattern[str]:
 _FIND_COLOUR, _FIND_NUMBER, _FIND_PLACE = _finder(COLOURS), _finder(NUMBERS[1:]), _finder(PLACES)
 _FIND_KIND = [_finder(kinds) for kinds in KINDS]
 _FIND_AUDIENCE = re.compile(r"\b(?:for )(men|women|boys|girls|unisex)\b", re.IGNORECASE)
-_FIND_STYLE = re.compile(r"^(?:an? )?(" + "|".join(sorted(STYLES, key=len, reverse=True)) + r") (?:of|showing) ", re.I)
+_STYLE = "(" + "|".join(sorted(STYLES, key=len, reverse=True)) + ")"
+_STYLE_FIRST = re.compile(rf"^(?:an? )?{_STYLE} (?:of|showing) ", re.IGNORECASE)
+_STYLE_LATER = re.compile(rf"\b(?:as|in the style of) an? {_STYLE}\b", re.IGNORECASE)
 
 
 def _other(words: Sequence[str], old: str, random_: random.Random) -> str:
@@ -127,11 +129,14 @@ def edit_audience(caption: SplitCaption, random_: random.Random) -> Edit | None:
 def edit_style(caption: SplitCaption, random_: random.Random) -> Edit | None:
     """Exchange the style of the picture; a caption that names none is given one."""
     text = str(caption)
-    found = _FIND_STYLE.search(text)
-    old = found[1].lower() if found else "photo"
-    new = _other(STYLES, old, random_)
-    rest = text[found.end() :] if found else text
-    return Edit(random_.choice(_AS_STYLE).format(a=article(new)), f"{article(new)} of {rest}")
+    first, later = _STYLE_FIRST.search(text), _STYLE_LATER.search(text)
+    found = first or later
+    new = _other(STYLES, found[1].lower() if found else "photo", random_)
+    modification = random_.choice(_AS_STYLE).format(a=article(new))
+    if later and not first:
+        return Edit(modification, _exchange(later, text, new))
+    rest = text[first.end() :] if first else text
+    return Edit(modification, f"{article(new)} of {rest}")
 
 
 def edit_kind(caption: SplitCaption, random_: random.Random) -> Edit | None:
