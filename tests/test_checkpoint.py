@@ -80,11 +80,15 @@ def test_interrupted_saving_leaves_the_old_model(
     def full(*_: object) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(ModelError, match="No space left"):
         save(saved, random_inversion(seed=5, max_attributes=2), encoder, {})
     assert sorted(path.name for path in saved.iterdir()) == ["config.json", "model.safetensors"]
     assert load(saved, device="cpu").inversion is not None
+
+
+def test_whoever_may_read_the_config_may_read_the_weights(saved: Path) -> None:
+    assert (saved / "model.safetensors").stat().st_mode == (saved / "config.json").stat().st_mode
 
 
 def test_folder_that_cannot_be_made(encoder: ClipEncoder, tmp_path: Path) -> None:

@@ -50,17 +50,18 @@ class Checked:
     def __init__(self, model):
         self.sum = WeightedSum(model)
 
-    def compose(self, features, texts):
+    def compose(self, features, texts, owner):
         assert (features.local == features.image[:, None]).all()
-        assert len(features.image) == len(texts)
-        return self.sum.compose(features, texts)
+        assert sorted(set(owner)) == list(range(len(features.image)))  # each picture once, and none for nothing
+        assert len(texts) == len(owner)
+        return self.sum.compose(features, texts, owner)
 
 
 class Broken:
     name = "broken"
 
-    def compose(self, features, texts):
-        return torch.full_like(features.image, torch.nan)
+    def compose(self, features, texts, owner):
+        return torch.full((len(texts), WIDTH), torch.nan)
 
 
 @pytest.fixture(scope="module")

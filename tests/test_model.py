@@ -60,6 +60,21 @@ def test_known_features_give_the_same(model: Model) -> None:
     )
 
 
+def test_pseudo_words_of_a_picture_are_made_once(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    features = model.features([picture(seed) for seed in range(5)])
+    owner = [3, 0, 3, 1, 0, 3, 4]  # none is of picture 2
+    texts = ["is red", "a cat", "dog", "black grass", "with a dog", "red grass", "a dog"]
+    repeated = model.compose_features(VisionFeatures(features.image[owner], features.local[owner]), texts)
+    seen = []
+    whole = model.require_inversion().forward
+    monkeypatch.setattr(
+        model.inversion, "forward", lambda image, local: (seen.append(len(image)), whole(image, local))[1]
+    )
+    once = model.compose_features(features, texts, owner, batch_size=2)
+    assert sum(seen) == 5
+    torch.testing.assert_close(once, repeated, rtol=1e-5, atol=1e-5)
+
+
 def test_nothing_gives_nothing(model: Model) -> None:
     assert model.encode_images([]).shape == (0, JOINT)
     assert model.encode_texts([]).shape == (0, JOINT)

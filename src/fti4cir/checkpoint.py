@@ -23,7 +23,8 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialize
 
 from .backbones.base import DualEncoder
 from .errors import ModelError
@@ -76,16 +77,32 @@ def load(
 
     """
     name, where = str(name_or_dir), _device(device)
-    if dtype not in ("float32", "bfloat16"):
-        raise ModelError(f"The dtype is {dtype!r}, but must be float32 or bfloat16.")
+    _require_precision(dtype)
     if name == "vit-l-14":
         return _load_released(where, dtype)
     if name == "mini":
         return _load_saved(_bundled("mini"), name, where, dtype)
     folder = Path(name).expanduser()
-    if folder.is_dir() and _read_json(folder / "config.json").get("format") == FORMAT:
+    if _is_saved(folder):
         return _load_saved(folder, name, where, dtype)
     return Model(_load_encoder(name, where, dtype), None, name)
+
+
+def load_encoder(
+    name_or_dir: str | Path, device: str | torch.device | None = None, dtype: Precision = "float32"
+) -> DualEncoder:
+    """Load a model's dual encoder only, to train inversion weights for it; it need not have any yet.
+
+    Arguments and errors as of `load`.
+    """
+    name, where = str(name_or_dir), _device(device)
+    _require_precision(dtype)
+    if name == "vit-l-14":
+        return _load_released_encoder(dtype).to(where)
+    folder = Path(name).expanduser()
+    if name != "mini" and _is_saved(folder):
+        return _load_saved_encoder(folder, _read_json(folder / "config.json"), where, dtype)
+    return _load_encoder(name, where, dtype)
 
 
 def save(
@@ -107,11 +124,8 @@ def save(
 
     """
     folder = Path(directory)
+    require_free(folder)
     config_path, weights_path = folder / "config.json", folder / "model.safetensors"
-    if config_path.exists() and _read_json(config_path).get("format") != FORMAT:
-        raise ModelError(
-            f"{folder} holds a model of another kind, which saving would overwrite; choose another folder."
-        )
     config = {
         "format": FORMAT,
         "version": VERSION,
@@ -125,7 +139,7 @@ def save(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            save_file(state, new_weights)
+            new_weights.write_bytes(serialize(state))  # `save_file` would hide the file from other users
             new_config.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
             config_path.unlink(missing_ok=True)
             new_weights.replace(weights_path)
@@ -133,9 +147,17 @@ def save(
         finally:
             new_weights.unlink(missing_ok=True)
             new_config.unlink(missing_ok=True)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise ModelError(f"The model cannot be saved in {folder}: {error}.") from error
     return folder
+
+
+def require_free(folder: Path) -> None:
+    """Refuse a folder that `save` must not write to: ModelError if it holds a model of another kind."""
+    if (folder / "config.json").exists() and not _is_saved(folder):
+        raise ModelError(
+            f"{folder} holds a model of another kind, which saving would overwrite; choose another folder."
+        )
 
 
 def convert(checkpoint: str | Path, backbone: str | Path, output: str | Path) -> Path:
@@ -153,7 +175,7 @@ def convert(checkpoint: str | Path, backbone: str | Path, output: str | Path) ->
         ModelError: if the checkpoint is unsafe, damaged or of another kind, or does not fit the backbone.
 
     """
-    return _convert(Path(checkpoint), load(backbone, device="cpu").encoder, Path(output), Path(checkpoint).name)
+    return _convert(Path(checkpoint), load_encoder(backbone, device="cpu"), Path(output), Path(checkpoint).name)
 
 
 def _convert(checkpoint: Path, encoder: DualEncoder, output: Path, source: str) -> Path:
@@ -172,14 +194,23 @@ def _convert(checkpoint: Path, encoder: DualEncoder, output: Path, source: str) 
 # -- saved models ---------------------------------------------------------------------------------------------
 
 
+def _is_saved(folder: Path) -> bool:
+    """Whether a folder holds a model that `save` wrote, rather than a CLIP; ModelError if it holds neither."""
+    return folder.is_dir() and _read_json(folder / "config.json").get("format") == FORMAT
+
+
 def _load_saved(folder: Path, name: str, device: torch.device, dtype: Precision) -> Model:
     config = _read_json(folder / "config.json")
+    encoder = _load_saved_encoder(folder, config, device, dtype)
+    return Model(encoder, _load_inversion(folder, config, encoder), name)
+
+
+def _load_saved_encoder(folder: Path, config: Mapping[str, Any], device: torch.device, dtype: Precision) -> DualEncoder:
     backbone = config.get("backbone")
     if not isinstance(backbone, str):
         raise ModelError(f"{folder / 'config.json'} does not name a backbone.")
     beside = folder / Path(backbone).expanduser()  # an absolute path stays what it is
-    encoder = _load_encoder(str(beside) if beside.is_dir() else backbone, device, dtype)
-    return Model(encoder, _load_inversion(folder, config, encoder), name)
+    return _load_encoder(str(beside) if beside.is_dir() else backbone, device, dtype)
 
 
 def _load_inversion(folder: Path, config: Mapping[str, Any], encoder: DualEncoder) -> FineGrainedInversion:
@@ -247,8 +278,7 @@ def _load_released(device: torch.device, dtype: Precision) -> Model:
     """CLIP ViT-L/14 and the authors' release, converted on first use and kept in the hub's cache of assets."""
     from huggingface_hub import cached_assets_path
 
-    clip = _from_hub(CLIP_REPOSITORY, CLIP_REVISION, _CLIP_FILES, _is_whole_clip)
-    encoder = _load_clip(clip, CLIP_REPOSITORY, dtype)
+    encoder = _load_released_encoder(dtype)
     folder = cached_assets_path("fti4cir", "vit-l-14", RELEASE_REVISION)
     if not (folder / "config.json").exists():
         snapshot = _from_hub(
@@ -264,6 +294,17 @@ def _load_released(device: torch.device, dtype: Precision) -> Model:
         _convert(checkpoints[0], encoder, folder, f"{RELEASE_REPOSITORY}@{snapshot.name}: {checkpoints[0].name}")
     inversion = _load_inversion(folder, _read_json(folder / "config.json"), encoder)
     return Model(encoder.to(device), inversion, "vit-l-14")
+
+
+def _load_released_encoder(dtype: Precision) -> DualEncoder:
+    """CLIP ViT-L/14, on the CPU."""
+    clip = _from_hub(CLIP_REPOSITORY, CLIP_REVISION, _CLIP_FILES, _is_whole_clip)
+    return _load_clip(clip, CLIP_REPOSITORY, dtype)
+
+
+def _require_precision(dtype: str) -> None:
+    if dtype not in ("float32", "bfloat16"):
+        raise ModelError(f"The dtype is {dtype!r}, but must be float32 or bfloat16.")
 
 
 def _device(wanted: str | torch.device | None) -> torch.device:

@@ -29,10 +29,10 @@ from .errors import ModelError
 from .metrics import Difference, average_precision_at, bootstrap_interval, paired_bootstrap, rank, recall_at
 from .pictures import open_picture
 
-_BATCH = 32  # pictures through the image tower, and queries through a method, at a time
+_BATCH = 32  # pictures through the image tower at a time
 _SCORES = 2**21  # scores held at a time while ranking: 8 MiB of float32, and a few times that to sort them
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int], object]
 """Called with the number of pictures done and the number in all."""
 
 
@@ -173,10 +173,10 @@ def _encode(
         end = start + len(pixels)
         gallery[start:end] = F.normalize(features.image, dim=-1).cpu().numpy()
         numbers = [number for position in range(start, end) for number in asked[position]]
-        for block in _blocks(numbers, _BATCH):
-            queries = [benchmark.queries[number] for number in block]
+        if numbers:
+            queries = [benchmark.queries[number] for number in numbers]
             for method, target in zip(methods, composed, strict=True):
-                target[block] = _compose(method, features, queries, start).cpu().numpy()
+                target[numbers] = _compose(method, features, queries, start).cpu().numpy()
         start = end
         if progress is not None:
             progress(end, len(paths))
@@ -185,12 +185,15 @@ def _encode(
 
 def _compose(method: Method, features: VisionFeatures, queries: Sequence[Query], start: int) -> Tensor:
     """Queries whose references are in a batch that begins at gallery position `start`, to (len(queries), D)."""
-    owners = [row for row, query in enumerate(queries) for _ in query.texts]
-    rows = torch.tensor([queries[owner].reference - start for owner in owners], device=features.image.device)
+    # Only pictures that a query starts from, each once: what a method makes of a picture serves all its queries.
+    references = {position: row for row, position in enumerate(dict.fromkeys(query.reference for query in queries))}
+    rows = [position - start for position in references]
     texts = [text for query in queries for text in query.texts]
-    each = method.compose(VisionFeatures(features.image[rows], features.local[rows]), texts)  # (all texts, D)
+    owner = [references[query.reference] for query in queries for _ in query.texts]
+    each = method.compose(VisionFeatures(features.image[rows], features.local[rows]), texts, owner)  # (all texts, D)
     total = each.new_zeros(len(queries), each.shape[1])
-    total.index_add_(0, torch.tensor(owners, device=each.device), each)
+    asking = [number for number, query in enumerate(queries) for _ in query.texts]
+    total.index_add_(0, torch.tensor(asking, device=each.device), each)
     return F.normalize(total, dim=-1)  # of unit length, so the sum over a query's texts will do for the mean
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from .backbones.base import DualEncoder, VisionFeatures
 from .errors import InputError, ModelError
 from .inversion import prompts
-from .inversion.compose import encode_sentences
+from .inversion.compose import encode_sentences, pseudo_sentence
 from .inversion.network import FineGrainedInversion
 from .pictures import open_picture
 
@@ -95,22 +95,48 @@ class Model:
             prompts.check_text(text)
         if not images:
             return torch.zeros(0, self.encoder.joint_width)
-        return self.compose_features(self.features(images, batch_size), texts, batch_size)
+        return self.compose_features(self.features(images, batch_size), texts, batch_size=batch_size)
 
     @torch.no_grad()
-    def compose_features(self, features: VisionFeatures, texts: Sequence[str], batch_size: int = 32) -> Tensor:
-        """`compose` for pictures whose features are known: image (B, D), local (B, P, V) -> (B, D)."""
+    def compose_features(
+        self,
+        features: VisionFeatures,
+        texts: Sequence[str],
+        owner: Sequence[int] | None = None,
+        batch_size: int = 32,
+    ) -> Tensor:
+        """`compose` for pictures whose features are known; each picture's pseudo-words are made once.
+
+        Args:
+            features: of R pictures, image (R, D) and local (R, P, V).
+            texts: B modifications.
+            owner: the row of each text's picture; None: text i belongs to picture i.
+            batch_size: pictures, and sentences, at a time.
+
+        Returns:
+            (B, D) unit-length features.
+
+        Raises:
+            InputError: if a text is empty.
+            ModelError: if the model has no inversion weights.
+
+        """
         inversion = self.require_inversion()
-        sentence = prompts.whole if inversion.config.max_attributes else prompts.subject_only
-        blocks = []
-        for start in range(0, len(texts), batch_size):
+        owner = range(len(texts)) if owner is None else owner
+        composed = torch.empty(len(texts), self.encoder.joint_width)
+        for start in range(0, len(features.image), batch_size):
             stop = start + batch_size
             words = inversion(
                 features.image[start:stop].to(self.encoder.device),
                 features.local[start:stop].float().to(self.encoder.device),
             )
-            blocks.append(encode_sentences(self.encoder, [sentence(text) for text in texts[start:stop]], words))
-        return F.normalize(torch.cat(blocks), dim=-1).cpu()
+            asked = [place for place, row in enumerate(owner) if start <= row < stop]
+            for first in range(0, len(asked), batch_size):
+                block = asked[first : first + batch_size]
+                sentences = [pseudo_sentence(words, texts[place]) for place in block]
+                rows = torch.tensor([owner[place] - start for place in block])
+                composed[block] = encode_sentences(self.encoder, sentences, words, rows).cpu()
+        return F.normalize(composed, dim=-1)
 
     def explain(self, image: Picture) -> Explanation:
         """Which pseudo-words the picture gets, what they are near to, and where each one looked.

@@ -132,7 +132,7 @@ def test_missing_pictures_stop_it_unless_allowed(shop):
     root, table = shop
     for name in ("4.jpg", "6.jpg"):
         (root / name).unlink()
-    with pytest.raises(InputError, match=r"2 of the 6 pictures .* 4, 6; .*allow missing"):
+    with pytest.raises(InputError, match=r"2 of the 6 pictures .* 4, 6; .*--allow-missing"):
         load(root, table)
     benchmark = load(root, table, allow_missing=True)
     assert benchmark.gallery.missing == ("4", "6")

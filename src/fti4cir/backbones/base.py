@@ -39,7 +39,9 @@ class DualEncoder(Protocol):
     end_token: int
 
     @property
-    def device(self) -> torch.device: ...
+    def device(self) -> torch.device:
+        """Where both towers are."""
+        ...
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """An upright RGB picture to the tower's input, (3, S, S) float32."""

@@ -35,11 +35,27 @@ def create(name: str, model: Model, image_weight: float = 0.5) -> Method:
 
     Raises:
         InputError: if no such method is known, or the weight is out of range.
+        ModelError: if the method is known but cannot be had yet, or the model has no weights for it.
+    """
+    _require_available(name)
+    return METHODS[name](model, image_weight)
+
+
+def require_trainable(name: str) -> None:
+    """Refuse a method that cannot be trained.
+
+    Raises:
+        InputError: if no such method is known, or it learns nothing.
         ModelError: if the method is known but cannot be had yet.
     """
+    _require_available(name)
+    if name != "fti4cir":
+        raise InputError(f"The method {name!r} learns nothing, so there is nothing to train; fti4cir can be trained.")
+
+
+def _require_available(name: str) -> None:
     available = ", ".join(METHODS)
     if name in _PLANNED:
         raise ModelError(f"The method {name!r} is not available yet: {_PLANNED[name]}; available are: {available}.")
     if name not in METHODS:
         raise InputError(f"There is no method {name!r}; available are: {available}.")
-    return METHODS[name](model, image_weight)

@@ -17,8 +17,14 @@ class Model(Protocol):
         """B texts to unit-length features (B, D)."""
         ...
 
-    def compose_features(self, features: VisionFeatures, texts: Sequence[str]) -> Tensor:
-        """B pictures, each with its modification, to unit-length features (B, D)."""
+    def compose_features(
+        self, features: VisionFeatures, texts: Sequence[str], owner: Sequence[int] | None = None
+    ) -> Tensor:
+        """As `Method.compose`, by the inversion network."""
+        ...
+
+    def require_inversion(self) -> object:
+        """The inversion network; ModelError if there is none."""
         ...
 
 
@@ -30,9 +36,16 @@ class Method(Protocol):
         """What a user types to choose it."""
         ...
 
-    def compose(self, features: VisionFeatures, texts: Sequence[str]) -> Tensor:
-        """B pictures, each with its modification, to unit-length features (B, D).
+    def compose(self, features: VisionFeatures, texts: Sequence[str], owner: Sequence[int] | None = None) -> Tensor:
+        """Modifications of pictures to unit-length features, each of which depends on its own picture and text only.
 
-        Each row depends on its own picture and text only.
+        Args:
+            features: of R pictures, image (R, D) and local (R, P, V).
+            texts: B modifications.
+            owner: the row of each text's picture; None: text i belongs to picture i.
+
+        Returns:
+            (B, D).
+
         """
         ...

@@ -31,9 +31,10 @@ class ImageOnly:
 
     name = "image"
 
-    def compose(self, features: VisionFeatures, texts: Sequence[str]) -> Tensor:
-        """Picture features (B, D), not normalised, to unit length (B, D); the texts make no difference."""
-        return F.normalize(features.image, dim=-1)
+    def compose(self, features: VisionFeatures, texts: Sequence[str], owner: Sequence[int] | None = None) -> Tensor:
+        """Picture features (R, D), not normalised, to unit length, that of each text's owner (B, D)."""
+        unit = F.normalize(features.image, dim=-1)
+        return unit if owner is None else unit[list(owner)]
 
 
 class TextOnly:
@@ -44,7 +45,7 @@ class TextOnly:
     def __init__(self, model: TextEncoder) -> None:
         self._model = model
 
-    def compose(self, features: VisionFeatures, texts: Sequence[str]) -> Tensor:
+    def compose(self, features: VisionFeatures, texts: Sequence[str], owner: Sequence[int] | None = None) -> Tensor:
         """B texts to unit-length features (B, D); the pictures make no difference."""
         # A block of queries repeats a few texts many times: encode each once.
         distinct = {text: row for row, text in enumerate(dict.fromkeys(texts))}
@@ -69,7 +70,7 @@ class WeightedSum:
         self._image, self._text = ImageOnly(), TextOnly(model)
         self._weight = image_weight
 
-    def compose(self, features: VisionFeatures, texts: Sequence[str]) -> Tensor:
-        """B pictures, each with its text, to unit-length features (B, D)."""
-        image, text = self._image.compose(features, texts), self._text.compose(features, texts)
+    def compose(self, features: VisionFeatures, texts: Sequence[str], owner: Sequence[int] | None = None) -> Tensor:
+        """Features of R pictures and B texts, each of the picture that `owner` says, to (B, D)."""
+        image, text = self._image.compose(features, texts, owner), self._text.compose(features, texts)
         return F.normalize(self._weight * image + (1 - self._weight) * text, dim=-1)

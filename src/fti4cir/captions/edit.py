@@ -33,8 +33,8 @@ AUDIENCES = ("men", "women", "boys", "girls", "unisex")
 STYLES = ("photo", "painting", "cartoon", "sketch", "drawing", "product photo")
 PLACES = (
     "on the beach", "in the snow", "in the grass", "in the water", "on the street", "in a field", "in the woods",
-    "on a sidewalk", "in a park", "on a road", "in a pool", "on a couch", "in the mountains", "in a room", "in the sand",
-    "in the air", "at night", "on a hill", "in the city", "on a rock", "in a stadium", "in a crowd",
+    "on a sidewalk", "in a park", "on a road", "in a pool", "on a couch", "in the mountains", "in a room",
+    "in the sand", "in the air", "at night", "on a hill", "in the city", "on a rock", "in a stadium", "in a crowd",
 )  # fmt: skip
 KINDS = (
     ("man", "woman", "boy", "girl", "child", "baby", "lady", "person", "toddler"),

@@ -30,7 +30,7 @@ def split(captions: Iterable[str]) -> list[SplitCaption | None]:
 
     Up to and including the first noun is the subject, what follows the attribute; words that repeat at the
     end ("a dog on the grass grass grass") are cut first. None stands for a caption that cannot be split:
-    without a noun, with nothing after it, or of fewer than four words.
+    without a noun, with no word after it, or of fewer than four words.
 
     Raises:
         TrainingError: if spaCy or its English model is not installed.
@@ -71,7 +71,7 @@ def _split_tagged(doc: Doc) -> SplitCaption | None:
         return None
     end = noun.idx + len(noun.text)
     attribute = doc.text[end:].strip().lstrip(",;:").strip()
-    return SplitCaption(doc.text[:end].strip(), attribute) if attribute else None
+    return SplitCaption(doc.text[:end].strip(), attribute) if any(map(str.isalnum, attribute)) else None
 
 
 @cache

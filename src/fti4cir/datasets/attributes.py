@@ -92,7 +92,7 @@ def load(
     if missing and not allow_missing:
         raise InputError(
             f"{len(missing)} of the {len(rows)} pictures in {table} are not under {root}: {_some(missing)}; "
-            "scores without them would not be comparable, so allow missing pictures expressly to go on."
+            "scores without them are not comparable with others; to go on all the same, give --allow-missing."
         )
     present = [(row, path) for row, path in zip(rows, paths, strict=True) if path is not None]
     gallery = Gallery(tuple(row[0] for row, _ in present), tuple(path for _, path in present), missing)

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ class CaptionedPictures:
                     file = tar.extractfile(members[name])
                     if file is not None:
                         return file.read()
-                except (tarfile.TarError, OSError, EOFError) as error:
+                except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
                     raise PictureError(f"Cannot read '{name}' in {self.source}: {error}.") from error
                 raise PictureError(f"Cannot read '{name}' in {self.source}: it is not a file.")
 
@@ -103,7 +104,7 @@ def _pictures_of(source: Path) -> set[str]:
         with tarfile.open(source) as tar:
             names = {_member_name(member) for member in tar if member.isfile()}
             return {name for name in names if PurePosixPath(name).suffix.lower() in EXTENSIONS}
-    except (tarfile.TarError, OSError) as error:
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:  # the last two: a gzipped one cut short
         raise InputError(f"{source} is neither a folder nor a tar file that can be read: {error}.") from error
 
 
@@ -119,15 +120,22 @@ def _read_table(table: Path) -> Iterator[tuple[str, Caption]]:
         raise InputError(f"Cannot read the captions {table}: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise InputError(f"The captions {table} are not UTF-8 text; save the file as UTF-8.") from error
+    except csv.Error as error:
+        raise InputError(f"The captions {table} are not a CSV file: {error}.") from error
 
 
 def _read_csv(table: Path, file: io.TextIOBase) -> Iterator[tuple[str, Caption]]:
-    reader = csv.DictReader(file)
+    reader = csv.DictReader(file, strict=True)
     if not {"image", "caption"} <= set(reader.fieldnames or ()):
         raise InputError(f"{table} needs the columns image and caption, but has {', '.join(reader.fieldnames or ())}.")
     for row in reader:
         if not row["image"] or row["caption"] is None:
             raise InputError(f"Line {reader.line_num} of {table} lacks a picture or a caption.")
+        if None in row:  # else a caption with a comma would lose its end unnoticed
+            raise InputError(
+                f"Line {reader.line_num} of {table} has more fields than the header; a caption that holds a comma "
+                "must be put in quotes."
+            )
         yield row["image"], Caption(row["caption"])
 
 

@@ -83,6 +83,7 @@ class LatentAttributes(nn.Module):
         identity = torch.eye(x.shape[1], device=x.device, dtype=x.dtype)
         rollout = identity.expand(len(x), -1, -1)
         for layer in self.layers:
+            assert isinstance(layer, AttributeLayer)  # a module list does not say what it is a list of
             rollout = (layer.attention(x) + identity) / 2 @ rollout
             x = layer(x)
         looked = rollout[:, :count, count:]

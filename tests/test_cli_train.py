@@ -1,0 +1,150 @@
+"""`fti4cir train` and `fti4cir convert` as a user types them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import fti4cir
+from fti4cir import cli, training
+from fti4cir.inversion.network import FineGrainedInversion
+from standin import save_colour
+from test_convert import SETTINGS, release
+from tinyclip import clip_folder, random_inversion
+
+__all__ = ["clip_folder", "release"]
+
+
+@pytest.fixture
+def captioned(tmp_path: Path) -> Path:
+    """A folder of twelve pictures, one of them broken, with captions beside it."""
+    lines = []
+    for number in range(12):
+        save_colour(tmp_path / "pictures" / f"{number}.png", (20 * number, 0, 255 - 20 * number))
+        lines.append({"image": f"{number}.png", "subject": f"a red dog {number}", "attribute": "on the grass"})
+    (tmp_path / "pictures" / "0.png").write_text("<html>")
+    (tmp_path / "captions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return tmp_path
+
+
+def run(*arguments: str | Path) -> int:
+    return cli.run([str(argument) for argument in arguments])
+
+
+def train(folder: Path, clip: Path, *more: str | Path) -> int:
+    return run(
+        "train", "--images", folder / "pictures", "--captions", folder / "captions.jsonl", "--backbone", clip,
+        "--output", folder / "my model", *more,
+    )  # fmt: skip
+
+
+def one_error_line(capsys: pytest.CaptureFixture[str]) -> str:
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Traceback" not in err
+    lines = [line for line in err.splitlines() if line.startswith("fti4cir: error: ")]
+    assert err.splitlines()[-1:] == lines
+    return lines[0]
+
+
+def test_train(captioned: Path, clip_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = ("--epochs", "2", "--batch-size", "4", "--learning-rate", "1e-3", "--seed", "3")
+    assert train(captioned, clip_folder, *more) == 0
+    out, err = capsys.readouterr()
+    assert err.count("backbone: ") == err.count("--backbone vit-l-14") == 1
+    assert "left out: Cannot read '0.png'" in err
+    assert "step 4 of 4" in err
+    output = captioned / "my model"
+    assert out.endswith(f"  fti4cir search FOLDER --model '{output}' --image FILE --text \"in red\"\n")
+    config = json.loads((output / "config.json").read_text())["trained"]["config"]
+    assert [config[name] for name in ("epochs", "batch_size", "learning_rate", "seed")] == [2, 4, 1e-3, 3]
+    assert config["weights"]["composed"] > 0  # the default preset
+    assert run("search", captioned / "pictures", "--image", captioned / "pictures" / "3.png", "--text", "in blue",
+               "--model", output, "--json") == 0  # fmt: skip
+    assert json.loads(capsys.readouterr().out)["results"]
+
+    assert train(captioned, clip_folder, *more) == 1
+    assert "--resume" in one_error_line(capsys)
+    assert train(captioned, clip_folder, *more, "--resume") == 0
+    assert "going on from step 4 of 4" in capsys.readouterr().err
+    assert train(captioned, clip_folder, "--resume") == 1
+    assert "begun with epochs = 2" in one_error_line(capsys)
+
+
+def test_train_by_the_papers_recipe_with_features_elsewhere(captioned: Path, clip_folder: Path) -> None:
+    features = captioned / "features"
+    assert train(captioned, clip_folder, "--preset", "paper", "--epochs", "1", "--features", features) == 0
+    assert (features / "image.f32").exists()
+    output = captioned / "my model"
+    assert not (output / "features").exists()
+    config = json.loads((output / "config.json").read_text())["trained"]["config"]
+    assert (config["weights"]["composed"], config["learning_rate"]) == (0, 4e-5)
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "says"),
+    [
+        (["--method", "pic2word"], 1, "'pic2word' is not available yet"),
+        (["--method", "sum"], 1, "'sum' learns nothing"),
+        (["--method", "magic"], 1, "no method 'magic'"),
+        (["--preset", "big"], 1, "there are paper, composed"),
+        (["--learning-rate", "0"], 1, "learning_rate is 0.0"),
+        (["--learning-rate", "nan"], 1, "learning_rate is nan"),
+        (["--epochs", "0"], 2, "--epochs"),
+        (["--seed", "-1"], 2, "--seed"),
+        (["--images", "gone"], 1, "no folder or tar file gone"),
+        (["--captions", "gone.csv"], 1, "Cannot read the captions gone.csv"),
+        (["--backbone", "gone"], 1, "There is no model 'gone'"),
+        (["--output", "PICTURE/x"], 1, "cannot be written to"),
+    ],
+)
+def test_mistakes(
+    captioned: Path, clip_folder: Path, capsys: pytest.CaptureFixture[str], more: list[str], status: int, says: str
+) -> None:
+    picture = str(captioned / "pictures" / "1.png")
+    assert train(captioned, clip_folder, *(argument.replace("PICTURE", picture) for argument in more)) == status
+    assert says in one_error_line(capsys)
+    assert not (captioned / "my model" / "features").exists()
+
+
+def test_ctrl_c_says_what_goes_on(
+    captioned: Path, clip_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training._Run, "take_step", interrupted)
+    assert train(captioned, clip_folder) == 130
+    assert "the same command with --resume goes on from there" in one_error_line(capsys)
+    monkeypatch.undo()
+    assert train(captioned, clip_folder, "--resume", "--epochs", "1") == 0
+
+
+def test_convert(
+    release: Callable[[FineGrainedInversion], nn.Module],
+    clip_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    torch.save(release(random_inversion(**SETTINGS)), tmp_path / "model_59.pth")
+    assert run("convert", tmp_path / "model_59.pth", "--backbone", clip_folder, "--output", tmp_path / "m") == 0
+    out, err = capsys.readouterr()
+    assert out.endswith(f'  fti4cir search FOLDER --model {tmp_path / "m"} --image FILE --text "in red"\n')
+    assert err == f"backbone: {clip_folder}\n"
+    assert fti4cir.load(tmp_path / "m").require_inversion().config.num_latent == SETTINGS["num_latent"]
+
+
+def test_what_cannot_be_converted(clip_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = save_colour(tmp_path / "a.png", "red")
+    assert run("convert", picture, "--backbone", clip_folder, "--output", tmp_path / "m") == 1
+    assert "is not a file that torch.save writes" in one_error_line(capsys)
+    assert run("convert", tmp_path / "gone.pth", "--backbone", clip_folder, "--output", tmp_path / "m") == 1
+    assert "gone.pth" in one_error_line(capsys)
+    assert run("convert", picture, "--output", tmp_path / "m") == 2
+    assert "--backbone" in one_error_line(capsys)
+    assert not (tmp_path / "m").exists()
