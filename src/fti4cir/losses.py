@@ -91,7 +91,12 @@ def composed(
 
 @dataclass(frozen=True)
 class LossWeights:
-    """What each term counts; the defaults are the release's."""
+    """What each term counts; the defaults are the release's.
+
+    `composed` is the composed loss against edited captions, `composed_image` the one against pictures that carry
+    such a caption word for word. The latter only learns from captions that many pictures share, such as those
+    written from a catalogue's table.
+    """
 
     contrastive: float = 1.0
     orthogonality: float = 1.0

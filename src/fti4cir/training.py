@@ -309,6 +309,18 @@ class Batch:
     edited: list[str]
 
 
+@dataclass(frozen=True)
+class Found:
+    """For F of a batch's edited captions, a picture that carries such a caption word for word."""
+
+    places: list[int]
+    """Which F of the batch's B they are."""
+    image: Tensor
+    """(F, D) the image features of the pictures, not normalised."""
+    same: Tensor
+    """(F, F + B) bool: which of these pictures and of the batch's own carry the same caption, too."""
+
+
 def loss_terms(
     config: TrainingConfig,
     encoder: DualEncoder,
@@ -316,6 +328,7 @@ def loss_terms(
     image: Tensor,
     local: Tensor,
     batch: Batch,
+    found: Found | None = None,
 ) -> tuple[dict[str, Tensor], PseudoWords]:
     """The losses of a batch by name, those of weight zero left out, and the pseudo-words.
 
@@ -329,9 +342,11 @@ def loss_terms(
         image: (B, D) image features, not normalised.
         local: (B, P, V) local features.
         batch: what goes with them.
+        found: for the composed loss against pictures; None leaves it out.
 
     """
     weights = config.weights
+    with_edits = bool(batch.edited)
     words = inversion(image, local)
     count = len(image)
     sentences: dict[str, list[prompts.Sentence]] = {"whole": [pseudo_sentence(words)] * count}
@@ -339,7 +354,7 @@ def loss_terms(
         sentences["subject"] = [prompts.pseudo_subject(caption.attribute) for caption in batch.captions]
     if weights.regularization_attributes and config.max_attributes:
         sentences["attributes"] = [prompts.pseudo_attributes(caption.subject) for caption in batch.captions]
-    if weights.composed:
+    if with_edits:
         sentences["composed"] = [pseudo_sentence(words, modification) for modification in batch.modifications]
     together = [sentence for group in sentences.values() for sentence in group]
     owner = torch.arange(count).repeat(len(sentences))
@@ -347,7 +362,7 @@ def loss_terms(
     pseudo = dict(zip(sentences, features.split(count), strict=True))
     with torch.no_grad():
         real_sentences = [prompts.real(caption.subject, caption.attribute) for caption in batch.captions]
-        edited_sentences: list[prompts.Sentence] = [(text,) for text in batch.edited] if weights.composed else []
+        edited_sentences: list[prompts.Sentence] = [(text,) for text in batch.edited]
         real_features = encode_sentences(encoder, [*real_sentences, *edited_sentences])
         real, edited = real_features[:count], real_features[count:]
     terms: dict[str, Tensor] = {}
@@ -364,6 +379,10 @@ def loss_terms(
             said = [*batch.edited, *map(str, batch.captions)]
             same = torch.tensor([[text == other for other in said] for text in batch.edited], device=image.device)
             terms["composed"] = losses.composed(pseudo["composed"], edited, real, same, config.composed_temperature)
+        if weights.composed_image and found is not None:
+            terms["composed_image"] = losses.composed(
+                pseudo["composed"][found.places], found.image, image, found.same, config.composed_temperature
+            )
     return terms, words
 
 
@@ -498,6 +517,11 @@ class _Run:
         self.saved_step: int | None = None
         self.sums: dict[str, float] = {}
         """Of each figure, over the steps since the last report; and their number."""
+        self.says = {row: frozenset(map(str, captions[row])) for row in training}
+        self.rows_of: dict[str, list[int]] = {}
+        for row, said in self.says.items():
+            for text in sorted(said):
+                self.rows_of.setdefault(text, []).append(row)
         learnt = [[names[row], captions[row]] for row in training]
         self.data_key = hashlib.sha256(json.dumps(learnt).encode()).hexdigest()
 
@@ -513,7 +537,7 @@ class _Run:
         rows = [pool[place] for place in places]
         chosen = [random_.choice(self.captions[row]) for row in rows]
         modifications, edited = [], []
-        if self.config.weights.composed:
+        if self.config.weights.composed or self.config.weights.composed_image:
             for place, caption in zip(places, chosen, strict=True):
                 # What stands beside a picture in a folder is often of its kind, and makes a plausible edit.
                 near = [*pool[max(0, place - _NEAR) : place], *pool[place + 1 : place + 1 + _NEAR]] or [pool[place]]
@@ -522,6 +546,18 @@ class _Run:
                 modifications.append(result.modification)
                 edited.append(result.caption)
         return Batch(rows, chosen, modifications, edited)
+
+    def find(self, batch: Batch, random_: random.Random) -> Found | None:
+        """Pictures that carry the edited captions, drawn among all that do; None if there are fewer than two."""
+        candidates = [self.rows_of.get(text, []) for text in batch.edited]
+        places = [place for place, rows in enumerate(candidates) if rows]
+        if len(places) < 2:
+            return None
+        rows = [random_.choice(candidates[place]) for place in places]
+        said = [self.says[row] for row in [*rows, *batch.rows]]
+        same = torch.tensor([[batch.edited[place] in other for other in said] for place in places])
+        image = torch.from_numpy(np.asarray(self.features.image[rows])).to(self.encoder.device)
+        return Found(places, image, same.to(self.encoder.device))
 
     def loop(self) -> None:
         """Train from the present step to the last; saved now and then."""
@@ -550,8 +586,11 @@ class _Run:
             group["lr"] = rate
         batch = self.batch(self.step)
         image, local = self.features.take(batch.rows, self.encoder.device)
+        found = None
+        if config.weights.composed_image:
+            found = self.find(batch, random.Random(f"{config.seed} {self.step} found"))
         with self.precision():
-            terms, words = loss_terms(config, self.encoder, self.inversion, image, local, batch)
+            terms, words = loss_terms(config, self.encoder, self.inversion, image, local, batch, found)
         total = config.weights.total(terms)
         self.optimizer.zero_grad()
         total.backward()
