@@ -121,8 +121,8 @@ class TrainingConfig:
 PRESETS: dict[str, TrainingConfig] = {
     "paper": TrainingConfig(),
     "composed": TrainingConfig(
-        epochs=8, batch_size=128, learning_rate=5e-4, schedule="cosine", warmup_steps=50, clip_norm=1.0, average=0.998,
-        weights=LossWeights(composed=2.0), dropout=0.2, bfloat16=True,
+        epochs=6, batch_size=128, learning_rate=5e-4, schedule="cosine", warmup_steps=50, clip_norm=1.0, average=0.998,
+        weights=LossWeights(composed=2.0, composed_image=1.0), dropout=0.2, bfloat16=True,
     ),
 }  # fmt: skip
 """`paper`: the release's recipe. `composed`: ours, with the composed loss, for small encoders and few pictures."""

@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
+from ..pictures import EXTENSIONS
 from .base import Benchmark, Gallery, Query
 
 _PLACE = "{value}"
-_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 _CUTS = (1, 5, 10, 50)
 _PRECISION_CUTS = (5, 10, 25, 50)
 _EXAMPLES = 5
@@ -187,7 +187,7 @@ def _listing(folder: Path) -> tuple[set[str], dict[str, list[str]]]:
     for name in names:
         files.add(name)
         stem, suffix = os.path.splitext(name)
-        if suffix.lower() in _SUFFIXES:
+        if suffix.lower() in EXTENSIONS:
             by_stem[stem].append(name)
     return files, dict(by_stem)
 
