@@ -79,6 +79,9 @@ class TrainingConfig:
     heads: int = 1
     dropout: float = 0.5
     """These six as in `InversionConfig`."""
+    attribute_gain: float = 1.0
+    """Scale of the initial weights that turn the attribute transformer's outputs into latent attributes. With 1 all
+    pictures start with nearly the same attributes; a small encoder then never learns to tell them apart."""
     bfloat16: bool = False
     """Run the step in bfloat16 where the processor multiplies it in hardware."""
     validation: int = 500
@@ -89,7 +92,7 @@ class TrainingConfig:
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise TrainingError(f"{name} is {getattr(self, name)}, but must be at least 1.")
-        for name in ("learning_rate", "temperature", "composed_temperature", "clip_norm"):
+        for name in ("learning_rate", "temperature", "composed_temperature", "clip_norm", "attribute_gain"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise TrainingError(f"{name} is {value}, but must be above 0.")
@@ -121,8 +124,11 @@ class TrainingConfig:
 PRESETS: dict[str, TrainingConfig] = {
     "paper": TrainingConfig(),
     "composed": TrainingConfig(
-        epochs=6, batch_size=128, learning_rate=5e-4, schedule="cosine", warmup_steps=50, clip_norm=1.0, average=0.998,
-        weights=LossWeights(composed=2.0, composed_image=1.0), dropout=0.2, bfloat16=True,
+        epochs=5, batch_size=128, learning_rate=5e-4, schedule="cosine", warmup_steps=50, clip_norm=1.0, average=0.998,
+        # The orthogonality of vectors without negative numbers is reached soonest by constant ones: with the paper's
+        # weights the attributes of `mini` lost all that differs between pictures.
+        weights=LossWeights(orthogonality=0.1, regularization_attributes=5.0, composed=2.0, composed_image=1.0),
+        attribute_gain=6.0, dropout=0.2, bfloat16=True,
     ),
 }  # fmt: skip
 """`paper`: the release's recipe. `composed`: ours, with the composed loss, for small encoders and few pictures."""
@@ -506,6 +512,9 @@ class _Run:
         self.training, self.validation, self.output, self.say = training, validation, output, say
         _seed_torch(config.seed, 0)
         self.inversion = FineGrainedInversion(config.network(encoder)).to(encoder.device)
+        if self.inversion.latent is not None:
+            with torch.no_grad():
+                self.inversion.latent.project.weight.mul_(config.attribute_gain)
         self.optimizer = torch.optim.AdamW(
             self.inversion.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
