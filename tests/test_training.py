@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import os
+import random
 import resource
 import shutil
 import subprocess
@@ -587,3 +588,57 @@ def test_training_for_the_subject_alone(encoder: ClipEncoder) -> None:
     assert list(terms) == ["contrastive", "regularization_subject", "regularization_whole", "composed"]
     config.weights.total(terms).backward()
     assert all(parameter.grad is not None for parameter in inversion.parameters())
+
+
+def a_run(captions: list[list[SplitCaption]], encoder: ClipEncoder, folder: Path, **changes: object) -> training._Run:
+    """A run over pictures of which nothing but a number is known, in their image feature."""
+    count = len(captions)
+    image = torch.arange(count, dtype=torch.float32)[:, None].expand(-1, encoder.joint_width).numpy()
+    local = torch.zeros(count, 5, encoder.vision_width).half().numpy()
+    config = preset("composed", **{**SMALL, **changes})
+    names = [f"{row}.png" for row in range(count)]
+    features = training.Features(image, local, {})
+    return training._Run(config, encoder, features, names, captions, list(range(count)), [], folder, print)
+
+
+def test_edited_captions_find_the_pictures_that_carry_them(encoder: ClipEncoder, tmp_path: Path) -> None:
+    red, blue, green = (SplitCaption(f"a {colour} shirt", "for men") for colour in ("red", "blue", "green"))
+    run = a_run([[red], [blue], [blue, green], [red]], encoder, tmp_path)
+    edited = ["a blue shirt for men", "a pink shirt for men", "a green shirt for men"]
+    batch = Batch([0, 1, 3], [red, blue, red], ["in blue", "in pink", "in green"], edited)
+    found = run.find(batch, random.Random(0))
+    assert found is not None
+    assert found.places == [0, 2]  # nobody carries the pink one
+    assert found.image[0, 0].item() in (1, 2)
+    assert found.image[1, 0].item() == 2
+    blue_of = [found.image[0, 0].item() in (1, 2), True, False, True, False]  # found two, then rows 0, 1 and 3
+    assert found.same[0].tolist() == blue_of
+    assert found.same[1].tolist() == [found.image[0, 0].item() == 2, True, False, False, False]
+    pinks = Batch([0, 1], [red, blue], ["in pink"] * 2, ["a pink shirt for men"] * 2)
+    assert run.find(pinks, random.Random(0)) is None
+
+
+def test_the_loss_against_pictures_pulls_composed_sentences_to_them(encoder: ClipEncoder, tmp_path: Path) -> None:
+    red, blue = SplitCaption("a red shirt", "for men"), SplitCaption("a blue shirt", "for men")
+    run = a_run([[red], [blue]], encoder, tmp_path)
+    batch = Batch([0, 1], [red, blue], ["in blue", "in red"], [str(blue), str(red)])
+    image, local = torch.randn(2, encoder.joint_width), torch.randn(2, 5, encoder.vision_width)
+    same = torch.zeros(2, 4, dtype=torch.bool)
+
+    def loss(targets: torch.Tensor) -> torch.Tensor:
+        found = training.Found([0, 1], targets, same)
+        return training.loss_terms(run.config, encoder, run.inversion.eval(), image, local, batch, found)[0][
+            "composed_image"
+        ]
+
+    words = run.inversion.eval()(image, local)
+    sentences = [training.pseudo_sentence(words, text) for text in batch.modifications]
+    query = training.encode_sentences(encoder, sentences, words)
+    assert loss(query) < loss(-query)
+
+
+def test_attribute_gain_scales_only_the_projection_of_the_attributes(encoder: ClipEncoder, tmp_path: Path) -> None:
+    caption = [[SplitCaption("a dog", "on grass")]] * 2
+    one, six = (a_run(caption, encoder, tmp_path, attribute_gain=gain).inversion for gain in (1.0, 6.0))
+    for (name, ours), theirs in zip(one.state_dict().items(), six.state_dict().values(), strict=True):
+        torch.testing.assert_close(theirs, ours * (6 if name == "latent.project.weight" else 1))

@@ -168,7 +168,7 @@ def demo(
     for example in chosen.examples:
         print(f"\n{example}")
         images = [chosen.folder / example.image] if example.image else []
-        _print_results(searcher.search(images, example.text, k=3))
+        _print_results(searcher.search(images, example.text, k=3), below=chosen.folder.resolve())
     print('\nNow your own pictures:\n  fti4cir search FOLDER --image FILE --text "in red"')
 
 
@@ -504,13 +504,14 @@ def _counts(report: IndexReport) -> str:
     )
 
 
-def _print_results(results: Sequence[Result]) -> None:
+def _print_results(results: Sequence[Result], below: Path | None = None) -> None:
+    """A table; paths are relative to `below`, or else to the working directory, where they can be."""
     if not results:
         print("no pictures")
         return
     print("rank  score  picture")
     for rank, result in enumerate(results, start=1):
-        print(f"{rank:4}  {result.score:5.3f}  {_short(result.path)}")
+        print(f"{rank:4}  {result.score:5.3f}  {_short(result.path, below)}")
 
 
 def _listed(names: str) -> list[str]:
@@ -569,7 +570,7 @@ def _print_saved(folder: Path) -> None:
     print(f'  fti4cir search FOLDER --model {shlex.quote(str(folder))} --image FILE --text "in red"')
 
 
-def _short(path: Path) -> str:
-    """Relative to where the user is, if it lies below; either way it can be opened as it is printed."""
-    here = Path.cwd()
+def _short(path: Path, below: Path | None = None) -> str:
+    """Relative to `below`, or else to where the user is and then it can be opened as it is printed."""
+    here = below or Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -284,12 +284,16 @@ def save_mini(folder: Path, image: ImageTower, text: TextTower) -> None:
 def load_mini(device: str | torch.device | None = None, folder: Path = FOLDER) -> MiniEncoder:
     """The bundled encoder. ModelError if its files are missing or damaged."""
     weights = folder / "model.safetensors"
+    damaged = ModelError(f"The bundled model in {folder} is missing or damaged; install fti4cir again.")
     try:
         data = weights.read_bytes()
         tensors = load_file(weights)
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"The bundled model in {folder} is missing or damaged; install fti4cir again.") from error
+        raise damaged from error
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:  # the library raises nothing more specific
+        raise damaged from error
     tensors["text.words.weight"] = tensors.pop("text.words.bytes").float() * tensors.pop("text.words.scale")[:, None]
     with torch.device("meta"):  # no time for initial values that are overwritten at once
         image, text = ImageTower(JOINT_WIDTH, VISION_WIDTH), TextTower(JOINT_WIDTH)
