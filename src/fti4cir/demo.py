@@ -38,8 +38,8 @@ _STAMPS_EXAMPLES = (
     Example(None, "a bird"),
 )
 _SKIMAGE_EXAMPLES = (
-    Example("coffee.png", "a cat"),
-    Example("rocket.jpg", "many stars in a dark sky"),
+    Example("astronaut.png", "a man with a camera"),
+    Example("gravel.png", "green grass"),
     Example(None, "a motorcycle"),
 )
 
