@@ -3,6 +3,9 @@
 import html.parser
 import json
 import re
+import weakref
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +16,42 @@ from PIL import Image
 from fti4cir.backbones.clip import ClipEncoder
 from fti4cir.errors import InputError, ModelError
 from fti4cir.explain import heat_overlay, seen_box, write_html
+from fti4cir.inversion.compose import encode_sentences
+from fti4cir.inversion.prompts import Sentence, Slot
 from fti4cir.model import Model
 from fti4cir.preprocess import square
 from tinyclip import WORDS, clip_folder, encoder, picture, random_inversion
 
 __all__ = ["clip_folder", "encoder"]
+
+
+TELLING = [word for word in WORDS if word not in {"with", "but"}]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder of the test's own, and nothing in the process that was there before."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    forget(monkeypatch)
+    return tmp_path / "cache" / "fti4cir" / "words"
+
+
+def forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the process were a new one."""
+    monkeypatch.setattr("fti4cir.explain._WORDS", weakref.WeakKeyDictionary())
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[Sentence]:
+    """Collects the sentences without pseudo-words that are encoded."""
+    collected: list[Sentence] = []
+
+    def encode(encoder: ClipEncoder, sentences: Sequence[Sentence], *others: object) -> torch.Tensor:
+        collected.extend(sentence for sentence in sentences if len(sentence) == 1)
+        return encode_sentences(encoder, sentences, *others)
+
+    monkeypatch.setattr("fti4cir.explain.encode_sentences", encode)
+    return collected
 
 
 @pytest.fixture(scope="module")
@@ -37,17 +71,86 @@ def test_explanation(model: Model) -> None:
         assert attribute.heat.sum() == pytest.approx(1)
 
 
-def test_nearest_words(model: Model) -> None:
-    """The word with the highest cosine among the vocabulary's whole words of three letters or more."""
-    encoder = model.encoder
-    subject = model.require_inversion()(*model.features([picture()])).subject[0]
-    cosines = {
-        word: torch.cosine_similarity(encoder.token_table()[encoder.tokenize(word)[0]], subject, dim=0).item()
-        for word in WORDS
-    }
-    nearest = model.explain(picture()).subject
-    assert [near.word for near in nearest] == sorted(cosines, key=lambda word: -cosines[word])[:5]
-    assert [near.similarity for near in nearest] == pytest.approx(sorted(cosines.values(), reverse=True)[:5], abs=1e-6)
+@torch.no_grad()
+def test_nearest_words(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those whose sentences have the highest cosine with the pseudo-word's, less the mean of the real ones."""
+    monkeypatch.setattr("torch.ops.mkldnn._is_mkldnn_bf16_supported", lambda: False)
+    explanation = model.explain(picture())
+    words = model.require_inversion()(*model.features([picture()]))
+    alone = [
+        replace(words, attributes=words.attributes[:, place, None], counts=torch.tensor([1]))
+        for place in range(int(words.counts[0]))
+    ]
+    told = [explanation.subject, *(attribute.nearest for attribute in explanation.attributes)]
+    asked = [(words, "a photo of", Slot.SUBJECT), *((one, "a photo with", Slot.ATTRIBUTES) for one in alone)]
+    assert len(asked) > 1
+    for nearest, (pseudo, text, slot) in zip(told, asked, strict=True):
+        real = encode_sentences(model.encoder, [(f"{text} {word}",) for word in TELLING])
+        query = encode_sentences(model.encoder, [(text, slot)], pseudo)[0]
+        cosines = torch.cosine_similarity(real - real.mean(dim=0), query - real.mean(dim=0))
+        best = cosines.argsort(descending=True)[:5].tolist()
+        assert [near.word for near in nearest] == [TELLING[place] for place in best]
+        assert [near.similarity for near in nearest] == pytest.approx(cosines[best].tolist(), abs=0.005)
+
+
+def test_words_are_encoded_once(
+    model: Model, cache: Path, encoded: list[Sentence], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = model.explain(picture())
+    assert encoded == [(f"a photo {word} {one}",) for word in ("of", "with") for one in TELLING]
+    assert [file.name for file in cache.iterdir()] == [f"{model.fingerprint}.safetensors"]
+    encoded.clear()
+    model.explain(picture())
+    forget(monkeypatch)
+    assert model.explain(picture()).to_json() == first.to_json()
+    assert encoded == []
+
+
+def test_a_bad_cache_is_made_again(
+    model: Model, cache: Path, encoded: list[Sentence], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is cut, one that is no such file at all, and one of other words."""
+    first = model.explain(picture())
+    file = cache / f"{model.fingerprint}.safetensors"
+    good = file.read_bytes()
+    for bad in (good[:-5], b"", b"words", good.replace(b"photo red", b"photo rod")):
+        assert bad != good
+        file.write_bytes(bad)
+        forget(monkeypatch)
+        encoded.clear()
+        assert model.explain(picture()).to_json() == first.to_json()
+        assert len(encoded) == 2 * len(TELLING)
+        forget(monkeypatch)
+        encoded.clear()
+        model.explain(picture())
+        assert encoded == []
+
+
+def test_without_a_cache(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    first = model.explain(picture())
+    assert len(first.subject) == 5
+
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", no_home)
+    forget(monkeypatch)
+    assert model.explain(picture()).to_json() == first.to_json()
+
+
+def test_a_cache_that_cannot_be_put_in_place(model: Model, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (cache / f"{model.fingerprint}.safetensors").mkdir(parents=True)
+    assert len(model.explain(picture()).subject) == 5
+    assert not list(cache.glob("*.tmp"))
+
+
+def test_vocabulary_without_words(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model.encoder, "word_of", lambda token: "ðŁĺĤ" if token == 300 else None)
+    explanation = model.explain(picture())
+    assert explanation.subject == ()
+    assert "no real word" in str(explanation)
 
 
 def test_json(model: Model, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the model makes of a picture: its pseudo-words, the real words nearest to them, where each one looked."""
+"""What the model makes of a picture: its pseudo-words, the real words most like them, where each one looked."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import base64
 import html
 import io
 import math
+import os
+import tempfile
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +18,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialize
 from torch import Tensor
 from torch.nn import functional as F
 
 from .backbones.base import DualEncoder
 from .errors import InputError
+from .inversion.compose import encode_sentences
+from .inversion.network import PseudoWords
+from .inversion.prompts import Sentence, Slot
 from .pictures import open_picture
 from .preprocess import target_pad
 
@@ -28,14 +36,34 @@ if TYPE_CHECKING:
 
 NEAREST = 5
 """How many real words are told for each pseudo-word."""
+_MOST_WORDS = 4000
+"""How many of the vocabulary's words are compared with."""
 _SHORTEST_WORD = 3
+_FUNCTION_WORDS = """
+about after again against all along already also although always among and another any are aren around because
+been before being between both but can cannot could couldn despite did didn does doesn doing don done during
+each either else etc even ever every few for from had hadn has hasn have haven having her here hers herself him
+himself his how however instead into isn its itself just least less many may maybe might mine more most much
+must myself neither never none nor not nothing now off often once one ones only onto other others our ours out
+over own perhaps quite rather really same shall she should shouldn since some someone something soon still such
+than that the their theirs them themselves then there therefore these they this those though through throughout
+thus till too toward towards under unless until upon use used very via was wasn well were weren what whatever
+when whenever where whereas wherever whether which while who whom whose why will with within without won would
+wouldn yet you your yours yourself
+"""
+"""Words that describe nothing, so no pseudo-word is told by them."""
+_BATCH = 256
 _PICTURE_SIZE = 640
 _HEAT_SIZE = 320
 
 
 @dataclass(frozen=True)
 class NearWord:
-    """A real word and the cosine of its token embedding with a pseudo-word."""
+    """A real word and how like a pseudo-word the text tower reads it.
+
+    The similarity is the cosine of the features of two sentences, one with the real word and one with the pseudo-word
+    in its place, both less the mean feature of all real words' sentences.
+    """
 
     word: str
     similarity: float
@@ -49,7 +77,7 @@ class Attribute:
     """Which of the K latent attributes it is."""
     relevance: float
     nearest: tuple[NearWord, ...]
-    """By falling similarity."""
+    """The real words that the text tower reads most like it, by falling similarity."""
     heat: npt.NDArray[np.float32]
     """(g, g), where it looked: the shares of the image tower's g x g places, of what did not go to the class token."""
 
@@ -64,7 +92,7 @@ class Explanation:
     picture: Image.Image
     """Upright, in RGB."""
     subject: tuple[NearWord, ...]
-    """The real words nearest to the subject-oriented pseudo-word, by falling similarity."""
+    """The real words that the text tower reads most like the subject-oriented pseudo-word, by falling similarity."""
     attributes: tuple[Attribute, ...]
     """In the order in which they stand in the sentence."""
     relevance: tuple[float, ...]
@@ -120,8 +148,7 @@ def explain(model: Model, image: Picture) -> Explanation:
     local = features.local.to(encoder.device)
     words = inversion(features.image.to(encoder.device), local)
     count = int(words.counts[0])
-    pseudo = torch.cat([words.subject, words.attributes[0, :count]])  # (1 + n, W)
-    nearest = _nearest_words(encoder, pseudo)
+    subject, attributes = _nearest_words(encoder, words)
     kept = words.indices[0, :count].tolist()
     heat = np.zeros((0, 0, 0), dtype=np.float32)
     if inversion.latent is not None:
@@ -134,38 +161,149 @@ def explain(model: Model, image: Picture) -> Explanation:
         model=model.name,
         source="" if isinstance(image, Image.Image) else Path(image).name,
         picture=picture,
-        subject=nearest[0],
+        subject=subject,
         attributes=tuple(
             Attribute(latent, relevance[latent], near, place)
-            for latent, near, place in zip(kept, nearest[1:], heat, strict=True)
+            for latent, near, place in zip(kept, attributes, heat, strict=True)
         ),
         relevance=tuple(relevance),
         threshold=inversion.config.threshold,
     )
 
 
-_WORDS: weakref.WeakKeyDictionary[DualEncoder, tuple[list[str], Tensor]] = weakref.WeakKeyDictionary()
-"""For each encoder its whole words of at least three letters, and their token ids."""
+# -- real words ---------------------------------------------------------------------------------------------
+
+_SUBJECT_TEXT = "a photo of"
+_ATTRIBUTE_TEXT = "a photo with"
 
 
-def _words_of(encoder: DualEncoder) -> tuple[list[str], Tensor]:
-    if encoder not in _WORDS:
-        found = [(token, encoder.word_of(token)) for token in range(len(encoder.token_table()))]
-        whole = [(token, word) for token, word in found if word is not None and len(word) >= _SHORTEST_WORD]
-        _WORDS[encoder] = ([word for _, word in whole], torch.tensor([token for token, _ in whole], dtype=torch.long))
-    return _WORDS[encoder]
+@dataclass(frozen=True)
+class _RealWords:
+    """The real words that pseudo-words are compared with, and the features of their sentences, on the CPU."""
+
+    words: list[str]
+    subject: Tensor
+    """(words, D) float16, of `a photo of {word}`."""
+    attribute: Tensor
+    """(words, D) float16, of `a photo with {word}`."""
 
 
-def _nearest_words(encoder: DualEncoder, pseudo: Tensor) -> list[tuple[NearWord, ...]]:
-    """The real words nearest to each of N pseudo-words (N, W), by the cosine of token embeddings."""
-    words, ids = _words_of(encoder)
-    table = F.normalize(encoder.token_table(), dim=-1)[ids.to(pseudo.device)]
-    cosines = F.normalize(pseudo.float(), dim=-1) @ table.T  # (N, words)
+_WORDS: weakref.WeakKeyDictionary[DualEncoder, _RealWords] = weakref.WeakKeyDictionary()
+"""What `_real_words` gave for each encoder."""
+
+
+def _nearest_words(
+    encoder: DualEncoder, pseudo: PseudoWords
+) -> tuple[tuple[NearWord, ...], list[tuple[NearWord, ...]]]:
+    """The real words that the text tower reads most like one picture's subject word and each of its n attributes."""
+    real = _real_words(encoder)
+    count = int(pseudo.counts[0])
+    subject = encode_sentences(encoder, [(_SUBJECT_TEXT, Slot.SUBJECT)], pseudo)  # (1, D)
+    nearest_subject = _nearest(subject, real.subject, real.words)[0]
+    if not count:
+        return nearest_subject, []
+    # As if each attribute were the only one of a picture of its own.
+    single = replace(
+        pseudo,
+        subject=pseudo.subject.expand(count, -1),
+        attributes=pseudo.attributes[0, :count, None],
+        counts=torch.ones(count, dtype=pseudo.counts.dtype),
+    )
+    attributes = encode_sentences(encoder, [(_ATTRIBUTE_TEXT, Slot.ATTRIBUTES)] * count, single)  # (n, D)
+    return nearest_subject, _nearest(attributes, real.attribute, real.words)
+
+
+def _nearest(pseudo: Tensor, real: Tensor, words: list[str]) -> list[tuple[NearWord, ...]]:
+    """For each of N sentences (N, D) the words whose sentences (words, D) are most like it, less their mean."""
+    if not words:
+        return [()] * len(pseudo)
+    real = real.float()
+    mean = real.mean(dim=0)
+    cosines = F.normalize(pseudo.cpu() - mean, dim=-1) @ F.normalize(real - mean, dim=-1).T  # (N, words)
     best = cosines.topk(min(NEAREST, len(words)), dim=-1)
     return [
         tuple(NearWord(words[place], value) for place, value in zip(places, values, strict=True))
         for places, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
     ]
+
+
+def _real_words(encoder: DualEncoder) -> _RealWords:
+    """From this process, else from the user's cache, else encoded, which takes some seconds, and put into both."""
+    if encoder not in _WORDS:
+        words = _common_words(encoder)
+        path = _cache_file(encoder)
+        real = _read_words(path, words, encoder.joint_width)
+        if real is None:
+            real = _RealWords(words, *(_encode(encoder, words, text) for text in (_SUBJECT_TEXT, _ATTRIBUTE_TEXT)))
+            _write_words(path, real)
+        _WORDS[encoder] = real
+    return _WORDS[encoder]
+
+
+def _common_words(encoder: DualEncoder) -> list[str]:
+    """The vocabulary's first whole words that describe something; vocabularies are ordered by frequency.
+
+    Only ASCII: vocabularies of bytes spell all else, emoji too, in letters that are not its own.
+    """
+    function_words = set(_FUNCTION_WORDS.split())
+    found = (encoder.word_of(token) for token in range(len(encoder.token_table())))
+    telling = (
+        word
+        for word in found
+        if word is not None and word.isascii() and len(word) >= _SHORTEST_WORD and word not in function_words
+    )
+    return list(islice(telling, _MOST_WORDS))
+
+
+def _encode(encoder: DualEncoder, words: list[str], text: str) -> Tensor:
+    """(words, D) float16: the features of the text followed by each word."""
+    sentences: list[Sentence] = [(f"{text} {word}",) for word in words]
+    fast = encoder.device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    features = torch.empty(len(words), encoder.joint_width, dtype=torch.float16)
+    with torch.autocast("cpu", torch.bfloat16, enabled=fast):
+        for start in range(0, len(words), _BATCH):
+            features[start : start + _BATCH] = encode_sentences(encoder, sentences[start : start + _BATCH])
+    return features
+
+
+def _cache_file(encoder: DualEncoder) -> Path | None:
+    """Where the features of an encoder's real words are kept: in the user's cache; None for a user without home."""
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        return None
+    return cache / "fti4cir" / "words" / f"{encoder.fingerprint}.safetensors"
+
+
+def _read_words(path: Path | None, words: list[str], width: int) -> _RealWords | None:
+    """What the file holds, or None if it is missing, damaged or of other words."""
+    if path is None:
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
+            subject, attribute = file.get_tensor("subject"), file.get_tensor("attribute")
+    except (OSError, SafetensorError):
+        return None
+    fits = about.get("words") == " ".join(words) and subject.shape == attribute.shape == (len(words), width)
+    return _RealWords(words, subject, attribute) if fits else None
+
+
+def _write_words(path: Path | None, real: _RealWords) -> None:
+    """Write the file as a whole or, if that cannot be done, not at all: it only saves time."""
+    if path is None:
+        return
+    data = serialize({"subject": real.subject, "attribute": real.attribute}, {"words": " ".join(real.words)})
+    partial: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+            partial = Path(file.name)
+            file.write(data)
+        partial.replace(path)
+    except OSError:
+        if partial is not None:
+            partial.unlink(missing_ok=True)
 
 
 # -- heat maps ----------------------------------------------------------------------------------------------
@@ -254,8 +392,8 @@ def _page(explanation: Explanation) -> str:
     maps = (
         f"""<input type="checkbox" id="heat" checked>
 <div class="bar"><h2>Where each attribute looked</h2><label for="heat">heat maps</label></div>
-<p class="note">Bright places gave the attribute most, dark ones least, each map on its own scale; the real words
-below it are the nearest to its pseudo-word, and the percentage is its relevance.{cut}</p>
+<p class="note">Bright places gave the attribute most, dark ones least, each map on its own scale; below it
+are the real words that the text tower reads most like its pseudo-word, and the percentage is its relevance.{cut}</p>
 <section class="cards">
 {attributes}
 </section>
@@ -281,7 +419,7 @@ below it are the nearest to its pseudo-word, and the percentage is its relevance
 <p class="over">{html.escape(title)}</p>
 <h1>{_sentence(explanation)}</h1>
 <p>{html.escape(_summary(explanation))} Each coloured word stands for a pseudo-word, a vector that no dictionary
-holds, and is the real word nearest to it.</p>
+holds, and is the real word that the text tower reads most like it.</p>
 <p class="near"><b>Subject</b> {_chips(explanation.subject)}</p>
 </div>
 </header>
@@ -307,7 +445,7 @@ def _listed(words: tuple[NearWord, ...]) -> str:
 
 
 def _sentence(explanation: Explanation) -> str:
-    """The sentence that the model reads, each pseudo-word shown as the real word nearest to it."""
+    """The sentence that the model reads, each pseudo-word shown as the real word that is read most like it."""
 
     def word(near: tuple[NearWord, ...], kind: str) -> str:
         return f'<span class="{kind}">{html.escape(near[0].word if near else "?")}</span>'
