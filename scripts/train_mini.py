@@ -13,6 +13,8 @@ Starts from EfficientNet-Lite0 and MiniLM-L6 as the packages `efficientnet-lite0
 * Depth-wise filters stay as they are: PyTorch's gradient of a 5 x 5 depth-wise convolution takes forty
   times its forward pass on a CPU. The point-wise convolutions around them, which hold nearly all of the
   weights, learn.
+* Nearly half of the time goes into fresh pages for large tensors unless the allocator keeps its memory. With jemalloc
+  (`LD_PRELOAD=libjemalloc.so.2 MALLOC_CONF=dirty_decay_ms:-1,muzzy_decay_ms:-1,thp:always`) a step took 2.4 s, not 4.
 """
 
 from __future__ import annotations
