@@ -10,6 +10,7 @@ import pytest
 from fti4cir import checkpoint, cli
 from fti4cir.backbones.clip import ClipEncoder
 from standin import save_colour
+from terminal import one_error_line
 from tinyclip import clip_folder, encoder, random_inversion
 
 __all__ = ["clip_folder", "encoder"]
@@ -41,15 +42,6 @@ def evaluate(shop: Path, *more: str | Path, template: str = "in {value}") -> int
     arguments = ["evaluate", "attributes", "--root", shop, "--table", shop / "table.csv", "--id", "file"]
     arguments += ["--change", "colour", "--keep", "kind,maker", "--template", template, *more]
     return cli.run([str(argument) for argument in arguments])
-
-
-def one_error_line(capsys: pytest.CaptureFixture[str]) -> str:
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert "Traceback" not in err
-    lines = [line for line in err.splitlines() if line.startswith("fti4cir: error: ")]
-    assert err.splitlines()[-1:] == lines
-    return lines[0]
 
 
 def test_json_of_one_method(shop: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ import fti4cir
 from fti4cir import cli, training
 from fti4cir.inversion.network import FineGrainedInversion
 from standin import save_colour
+from terminal import one_error_line
 from test_convert import SETTINGS, release
 from tinyclip import clip_folder, random_inversion
 
@@ -41,15 +42,6 @@ def train(folder: Path, clip: Path, *more: str | Path) -> int:
         "train", "--images", folder / "pictures", "--captions", folder / "captions.jsonl", "--backbone", clip,
         "--output", folder / "my model", *more,
     )  # fmt: skip
-
-
-def one_error_line(capsys: pytest.CaptureFixture[str]) -> str:
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert "Traceback" not in err
-    lines = [line for line in err.splitlines() if line.startswith("fti4cir: error: ")]
-    assert err.splitlines()[-1:] == lines
-    return lines[0]
 
 
 def test_train(captioned: Path, clip_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
