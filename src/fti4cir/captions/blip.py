@@ -1,0 +1,156 @@
+"""Captions from BLIP (Li et al., 2022), by the recipe of FTI4CIR, section 3.3."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from huggingface_hub import snapshot_download
+from PIL import Image
+from torch import Tensor
+from transformers import BertTokenizer, BlipForConditionalGeneration
+
+from ..errors import ModelError
+from .split import cut_repeats
+
+BASE = "Salesforce/blip-image-captioning-base"
+"""The base captioner on the hub."""
+_BASE_REVISION = "82a37760796d32b1411fe092ab5d4e227313294b"
+
+PROMPT = "a picture of"
+"""How each caption begins before it is cut off, as in BLIP's own code."""
+BEAMS = 3
+SHORTEST, LONGEST = 10, 25
+"""Tokens of a caption. As in BLIP's own code, the start and the prompt count, four of them, and so does the end."""
+
+_FILES = ["config.json", "*processor_config.json", "tokenizer*.json", "special_tokens_map.json", "vocab.txt"]
+# The base captioner has only the second kind. It is a pickle, but the unpickler reads nothing but tensors.
+_WEIGHTS = ["model*.safetensors*", "pytorch_model*.bin*"]
+
+
+class BlipCaptioner:
+    """Thin adapter of `transformers.BlipForConditionalGeneration`, frozen and in evaluation mode."""
+
+    def __init__(self, model: Any, tokenizer: Any, processor: dict[str, Any], name: str, fingerprint: str) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.name = name
+        self.fingerprint = fingerprint
+        """Another one gives other captions."""
+        self.input_size: int = model.config.vision_config.image_size
+        self._mean = torch.tensor(processor["image_mean"])[:, None, None]
+        self._std = torch.tensor(processor["image_std"])[:, None, None]
+        self._prompt = tokenizer(PROMPT, return_tensors="pt").input_ids  # (1, start, words and end)
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """Upright RGB picture to (3, S, S) float32: squeezed into a square, nothing cropped, normalised."""
+        square = image.resize((self.input_size, self.input_size), Image.Resampling.BICUBIC)
+        pixels = np.asarray(square, dtype=np.float32) / 255
+        return (torch.from_numpy(pixels).permute(2, 0, 1) - self._mean) / self._std
+
+    @torch.no_grad()
+    def caption(self, pixels: Tensor) -> list[str]:
+        """(B, 3, S, S) -> B captions, by beam search, without the prompt and without words repeated at the end."""
+        ids = self.model.generate(
+            pixels.to(self.model.device, self.model.dtype),
+            # `generate` writes the start into its input and takes the end off it.
+            input_ids=self._prompt.repeat(len(pixels), 1).to(self.model.device),
+            num_beams=BEAMS, min_length=SHORTEST, max_length=LONGEST, do_sample=False,
+        )  # fmt: skip
+        prompt_length = self._prompt.shape[1] - 1
+        texts = self.tokenizer.batch_decode(ids[:, prompt_length:], skip_special_tokens=True)
+        return [cut_repeats(text) for text in texts]
+
+
+def load(name_or_dir: str | Path = BASE, device: str | torch.device | None = None) -> BlipCaptioner:
+    """Load a BLIP captioner: in float32 on a CPU, in float16 on a GPU.
+
+    Args:
+        name_or_dir: its name on the Hugging Face hub, downloaded on first use, or its folder.
+        device: where it runs; None: a CUDA device if there is one, else the CPU.
+
+    Raises:
+        ModelError: if there is no such captioner, it cannot be downloaded, is damaged, or is something else.
+
+    """
+    name, folder = str(name_or_dir), Path(name_or_dir).expanduser()
+    if not folder.is_dir():
+        if folder.exists() or name.count("/") != 1:
+            raise ModelError(
+                f"There is no captioner {name!r}: it is no folder, and no name on the Hugging Face hub, such as {BASE}."
+            )
+        folder = _download(name)
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    dtype = torch.float16 if where.type == "cuda" else torch.float32
+    try:
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
+        processor = _read_processor(folder)
+        model, info = BlipForConditionalGeneration.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, weights_only=True, output_loading_info=True
+        )
+        captioner = BlipCaptioner(
+            model.to(where),
+            BertTokenizer.from_pretrained(folder, local_files_only=True),
+            processor,
+            name,
+            _fingerprint(folder, dtype),
+        )
+    except Exception as error:
+        # transformers, tokenizers and safetensors raise errors of almost any class for files that are damaged.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ModelError(
+            f"The captioner in {folder} cannot be loaded, its files may be missing or damaged ({reason})."
+        ) from error
+    # transformers fills what is missing with random numbers.
+    if kind != "blip" or info["missing_keys"] or info["mismatched_keys"]:
+        raise ModelError(
+            f"{name} is not a BLIP that captions: its config.json says {kind!r}, and "
+            f"{len(info['missing_keys']) + len(info['mismatched_keys'])} of a captioner's weights are not in it."
+        )
+    # And it makes do without a vocabulary. Two marks of BLIP's decoder are usually not in it.
+    if len(captioner.tokenizer) < model.config.text_config.vocab_size - 2:
+        raise ModelError(f"The vocabulary of {folder} (vocab.txt or tokenizer.json) is missing or not complete.")
+    return captioner
+
+
+def _download(name: str) -> Path:
+    """The folder of a repository's snapshot in the hub's cache, with one kind of weights."""
+    revision = _BASE_REVISION if name == BASE else None
+    try:
+        for weights in _WEIGHTS:
+            folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*_FILES, weights]))
+            if any(folder.glob(weights)):
+                return folder
+    except Exception as error:
+        # The client raises its HTTP library's errors as they are, and that library differs between its versions.
+        raise _unavailable(name, " ".join(str(error).split()) or type(error).__name__) from error
+    raise _unavailable(name, "it holds no weights")
+
+
+def _unavailable(name: str, reason: str) -> ModelError:
+    return ModelError(
+        f"The captioner {name} would have to be downloaded from the Hugging Face hub, which cannot be reached or does "
+        f"not have it ({reason}); go online, or set HF_HOME to a copy of the cache of a machine that has it, or give "
+        "the folder of a copy with --model."
+    )
+
+
+def _read_processor(folder: Path) -> dict[str, Any]:
+    """The settings of the preprocessing; transformers 5 saves them as a part of the whole processor's."""
+    own, whole = folder / "preprocessor_config.json", folder / "processor_config.json"
+    if own.exists() or not whole.exists():
+        return json.loads(own.read_text(encoding="utf-8"))
+    return json.loads(whole.read_text(encoding="utf-8"))["image_processor"]
+
+
+def _fingerprint(folder: Path, dtype: torch.dtype) -> str:
+    """Hash of all that decides the captions: the recipe, the precision, and each of the captioner's files."""
+    digest = hashlib.sha256(json.dumps([PROMPT, BEAMS, SHORTEST, LONGEST, str(dtype)]).encode())
+    for path in sorted({path for pattern in [*_FILES, *_WEIGHTS] for path in folder.glob(pattern)}):
+        with open(path, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,171 @@
+"""`fti4cir caption` as a user types it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from torch import Tensor
+
+from fti4cir import captioning, cli
+from fti4cir.captions.blip import BlipCaptioner
+from fti4cir.datasets import captioned
+from terminal import one_error_line
+from tinyblip import blip_folder
+from tinyclip import picture
+
+__all__ = ["blip_folder"]
+
+# A process of its own, which takes its time over each batch.
+SLOW = """
+import sys, time
+from fti4cir.captions.blip import BlipCaptioner
+from fti4cir.cli import main
+real = BlipCaptioner.caption
+BlipCaptioner.caption = lambda self, pixels: time.sleep(1.0) or real(self, pixels)
+main()
+"""
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    (tmp_path / "my photos").mkdir()
+    for number in range(9):
+        picture(number).save(tmp_path / "my photos" / f"{number}.png")
+    (tmp_path / "my photos" / "5.png").write_text("<html>")
+    return tmp_path / "my photos"
+
+
+def run(*arguments: str | Path) -> int:
+    return cli.run([str(argument) for argument in arguments])
+
+
+def caption(photos: Path, blip: Path, output: Path, *more: str) -> list[str | Path]:
+    return ["caption", photos, "--output", output, "--model", blip, "--batch-size", "2", *more]
+
+
+def start(arguments: list[str | Path]) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    return subprocess.Popen(
+        [sys.executable, "-c", SLOW, *map(str, arguments)],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def wait_for_a_line(output: Path) -> None:
+    for _ in range(2400):  # importing takes long on a busy machine
+        if output.exists() and b"\n" in output.read_bytes():
+            return
+        time.sleep(0.05)
+    raise AssertionError("nothing was written")
+
+
+def test_captions_that_train_takes(
+    photos: Path, blip_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "captions.jsonl"
+    assert run(*caption(photos, blip_folder, output)) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"8 pictures captioned in {output}, 1 left out")
+    assert f"fti4cir train --images '{photos}' --captions {output} --output my-model" in out
+    assert err.startswith(f"captioner: {blip_folder}\n")
+    assert "left out: Cannot read '5.png'" in err
+    assert captioned.load(photos, output).names == tuple(f"{number}.png" for number in range(9) if number != 5)
+    assert re.search(r"captions: 9 of 9 pictures, [\d.]+ a second; about 0 min left", err)
+
+    assert run(*caption(photos, blip_folder, output)) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"8 pictures captioned in {output}, 1 left out")
+    assert "left out: Cannot read '5.png'" in err
+
+
+def test_killed_and_interrupted(
+    photos: Path,
+    blip_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert run(*caption(photos, blip_folder, tmp_path / "whole.jsonl")) == 0
+    output = tmp_path / "captions.jsonl"
+    process = start(caption(photos, blip_folder, output))
+    wait_for_a_line(output)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    killed = output.read_bytes()
+    assert killed.count(b"\n") < 8
+
+    real = BlipCaptioner.caption
+
+    def interrupted(self: BlipCaptioner, pixels: Tensor) -> list[str]:
+        if output.read_bytes() != killed:
+            raise KeyboardInterrupt
+        return real(self, pixels)
+
+    monkeypatch.setattr(BlipCaptioner, "caption", interrupted)
+    capsys.readouterr()
+    assert run(*caption(photos, blip_folder, output)) == 130
+    assert "what is done is kept, and the same command goes on from there." in one_error_line(capsys)
+    monkeypatch.undo()
+
+    assert run(*caption(photos, blip_folder, output)) == 0
+    assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "says"),
+    [
+        (["--output", "gone/c.jsonl"], 1, "gone/c.jsonl cannot be written: No such file"),
+        (["--output", "PHOTOS"], 1, "Is a directory"),
+        (["--output", "captions.csv"], 1, "end its name in .jsonl"),
+        (["--model", "gone"], 1, "There is no captioner 'gone'"),
+        (["--model", "PHOTOS"], 1, "cannot be loaded"),
+        (["--batch-size", "0"], 2, "--batch-size"),
+    ],
+)
+def test_mistakes(
+    photos: Path,
+    blip_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    more: list[str],
+    status: int,
+    says: str,
+) -> None:
+    given = [argument.replace("PHOTOS", str(photos)) for argument in more]
+    assert run(*caption(photos, blip_folder, tmp_path / "c.jsonl", *given)) == status
+    assert says in one_error_line(capsys)
+    assert not (tmp_path / "c.jsonl").exists()
+
+
+def test_sources_that_are_none(
+    photos: Path, blip_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    for source, says in (("gone", "no folder or tar file"), ("empty", "no pictures in")):
+        assert run(*caption(tmp_path / source, blip_folder, tmp_path / "c.jsonl")) == 1
+        assert says in one_error_line(capsys)
+    for path in photos.glob("*.png"):
+        path.write_bytes(b"")
+    assert run(*caption(photos, blip_folder, tmp_path / "c.jsonl")) == 1
+    assert "None of the 9 pictures" in one_error_line(capsys)
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("caption", "--help") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for part in ("FOLDER_OR_TAR", "--output", "--model", "--batch-size", "the same command goes on from there"):
+        assert part in text
+
+
+def test_the_order_of_the_commands() -> None:
+    names = list(cli.COMMANDS)
+    assert names[names.index("explain") : names.index("train") + 1] == ["explain", "caption", "train"]
+    assert captioning.caption_pictures.__kwdefaults__["batch_size"] == 16
