@@ -2,6 +2,7 @@
 
 import json
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from fti4cir.baselines.simple import ImageOnly, WeightedSum
 from fti4cir.datasets import attributes
 from fti4cir.datasets.base import Benchmark, Gallery, Query
 from fti4cir.errors import ModelError, PictureError
-from fti4cir.evaluation import compare, evaluate
+from fti4cir.evaluation import compare, evaluate, judge
 from fti4cir.metrics import rank
 
 SIDE, WIDTH = 4, 6
@@ -43,30 +44,35 @@ class Tiny:
 
 
 class Checked:
-    """The sum, and a check that global and local features are of the same picture."""
+    """The sum, and a check that global and local features and the file are of the same picture."""
 
     name = "checked"
 
     def __init__(self, model):
-        self.sum = WeightedSum(model)
+        self.model, self.sum = model, WeightedSum(model)
 
-    def compose(self, features, texts, owner):
+    def compose(self, features, texts, owner, pictures):
         assert (features.local == features.image[:, None]).all()
         assert sorted(set(owner)) == list(range(len(features.image)))  # each picture once, and none for nothing
         assert len(texts) == len(owner)
+        pixels = torch.stack([self.model.preprocess(Image.open(path).convert("RGB")) for path in pictures])
+        assert torch.allclose(self.model.encode_pixels(pixels).image, features.image, atol=1e-5)
         return self.sum.compose(features, texts, owner)
 
 
 class Broken:
     name = "broken"
 
-    def compose(self, features, texts, owner):
+    def compose(self, features, texts, owner, pictures):
         return torch.full((len(texts), WIDTH), torch.nan)
 
 
 @pytest.fixture(scope="module")
 def benchmark(tmp_path_factory):
-    """Random pictures, of which some are copies of others, so that there are ties; queries of one and two texts."""
+    """Random pictures, of which some are copies of others, so that there are ties, and one is missing.
+
+    Queries of one and two texts, some of which count one target only in their recall, or ask for what is missing.
+    """
     folder = tmp_path_factory.mktemp("pictures")
     generator = np.random.default_rng(0)
     paths = []
@@ -81,14 +87,19 @@ def benchmark(tmp_path_factory):
         reference, *others = map(int, generator.permutation(PICTURES)[:9])
         texts = (f"text {number % 7}", f"other {number % 5}")[: 1 + number % 2]
         targets, within = tuple(others[: 1 + number % 4]), tuple(others[:6])
-        queries.append(Query(texts, reference, (reference,) if number % 3 else (), within, targets))
+        if number % 23 == 1:  # one target is missing, but not the one that counts
+            targets = (*targets, PICTURES)
+        if number % 41 == 7:
+            reference = PICTURES
+        counted = targets[:1] if number % 5 else None
+        queries.append(Query(texts, reference, (reference,) if number % 3 else (), within, targets, counted))
     return Benchmark(
         name="made-up",
         split="val",
         protocol="random pictures",
         gallery=Gallery(tuple(str(number) for number in range(PICTURES)), tuple(paths), missing=("lost",)),
         queries=tuple(queries),
-        values=tuple(str(number % 7) for number in range(200)),
+        values=tuple((str(number % 7), "odd")[: 1 + number % 2] for number in range(200)),
         precision_cuts=(5, 10),
         recall_cuts=(1, 10, 500),
         subset_cuts=(1, 3),
@@ -101,20 +112,23 @@ def slow_figures(benchmark, encoder):
     gallery = torch.nn.functional.normalize(encoder.encode_pixels(pixels).image, dim=1).numpy()
     figures = {name: [] for name in ("mAP@5", "mAP@10", "R@1", "R@10", "R@500", "Rs@1", "Rs@3")}
     for query in benchmark.queries:
-        each = [gallery[query.reference] + encoder.encode_texts([text])[0].numpy() for text in query.texts]
+        each = [gallery[query.reference % PICTURES] + encoder.encode_texts([text])[0].numpy() for text in query.texts]
         composed = sum(vector / np.linalg.norm(vector) for vector in each)
         # Copies tie up to the last bit of a float32; rounding makes the tie exact and leaves the rest in order.
         scores = (gallery @ (composed / np.linalg.norm(composed))).round(5)
         order = sorted(set(range(PICTURES)) - set(query.exclude), key=lambda i: (-scores[i], i))
+        if query.reference == PICTURES:  # of what is missing, nothing can be asked
+            order = []
         subset = [i for i in order if i in query.within]
         hits = [i in query.targets for i in order]
         for k in (5, 10):
-            total = sum(sum(hits[: i + 1]) / (i + 1) for i in range(k) if hits[i])
+            total = sum(sum(hits[: i + 1]) / (i + 1) for i in range(min(k, len(hits))) if hits[i])
             figures[f"mAP@{k}"].append(total / min(k, len(query.targets)))
+        counted = set(query.targets if query.recall_targets is None else query.recall_targets)
         for k in (1, 10, 500):
-            figures[f"R@{k}"].append(sum(hits[:k]) / len(query.targets))
+            figures[f"R@{k}"].append(len(set(order[:k]) & counted) / len(counted))
         for k in (1, 3):
-            figures[f"Rs@{k}"].append(len(set(subset[:k]) & set(query.targets)) / len(query.targets))
+            figures[f"Rs@{k}"].append(len(set(subset[:k]) & counted) / len(counted))
     return figures
 
 
@@ -186,14 +200,145 @@ def test_json(benchmark):
     assert (told["queries"], told["gallery"], told["missing"]) == (200, PICTURES, 1)
     assert list(metrics) == ["mAP@5", "mAP@10", "R@1", "R@10", "R@500", "Rs@1", "Rs@3"]
     assert metrics["mAP@10"] == pytest.approx(result.per_query["mAP@10"].mean())
-    assert metrics["R@500"] == 1
+    lost = sum(query.reference == PICTURES for query in benchmark.queries)
+    unreachable = sum(PICTURES in query.targets and query.recall_targets is None for query in benchmark.queries)
+    assert 200 - lost - unreachable <= 200 * metrics["R@500"] < 200 - lost
     assert set(told["intervals"]) == set(metrics)
     for name, (low, high) in told["intervals"].items():
         assert low <= metrics[name] <= high
-    assert list(told["by_value"]) == sorted({str(number % 7) for number in range(200)})
-    assert sum(row["queries"] for row in told["by_value"].values()) == 200
-    weighted = sum(row["queries"] * row["mAP@10"] for row in told["by_value"].values()) / 200
+    assert list(told["by_value"]) == [*map(str, range(7)), "odd"]
+    assert [row["queries"] for row in told["by_value"].values()] == [29, 29, 29, 29, 28, 28, 28, 100]
+    assert told["by_value"]["odd"]["mAP@10"] == pytest.approx(result.per_query["mAP@10"][1::2].mean())
+    weighted = sum(told["by_value"][str(n)]["queries"] * told["by_value"][str(n)]["mAP@10"] for n in range(7)) / 200
     assert weighted == pytest.approx(metrics["mAP@10"])
+
+
+def test_rankings(benchmark):
+    """What was found is kept: as deep as the deepest cut or the gallery, and within the few pictures of a query."""
+    encoder = Tiny()
+    result = evaluate(benchmark, encoder, [WeightedSum(encoder)], "tiny")[0]
+    assert result.ranking.shape == (200, PICTURES + 1)
+    assert result.subset_ranking.shape == (200, 3)
+    for query, row, subset in zip(benchmark.queries, result.ranking, result.subset_ranking, strict=True):
+        here = PICTURES if query.reference < PICTURES else 0
+        found = row[row >= 0].tolist()
+        assert sorted(found) == sorted(set(range(here)) - set(query.exclude))
+        assert (row[len(found) :] == -1).all()
+        assert subset.tolist() == ([n for n in found if n in query.within][:3] or [-1] * 3)
+
+
+def test_ten_are_ranked_whatever_the_cuts(benchmark):
+    shallow = replace(benchmark, precision_cuts=(), recall_cuts=(1,), subset_cuts=())
+    result = evaluate(shallow, Tiny(), [ImageOnly()], "tiny")[0]
+    assert result.ranking.shape == (200, 10)
+    assert result.subset_ranking is None
+    assert list(result.per_query) == ["R@1"]
+
+
+def test_hidden_answers_are_ranked_but_not_scored(benchmark):
+    hidden = tuple(replace(query, targets=(), recall_targets=None) for query in benchmark.queries)
+    known, result = (
+        evaluate(which, Tiny(), [ImageOnly()], "tiny")[0] for which in (benchmark, replace(benchmark, queries=hidden))
+    )
+    assert (result.ranking == known.ranking).all()
+    told = result.to_json()
+    assert (told["queries"], told["metrics"], told["intervals"]) == (200, {}, {})
+    assert told["by_value"]["odd"] == {"queries": 100}
+
+
+def test_rankings_from_elsewhere_are_judged_alike(benchmark):
+    encoder = Tiny()
+    result = evaluate(benchmark, encoder, [WeightedSum(encoder)], "tiny")[0]
+    whole = judge(benchmark, result.ranking, None, "predictions", None)
+    within = judge(benchmark, None, result.subset_ranking, "predictions", None)
+    assert {**whole.metrics(), **within.metrics()} == result.metrics()
+    assert set(within.metrics()) == {"Rs@1", "Rs@3"}
+    assert within.ranking.shape == (200, 0)
+
+
+def kept_in(cache, benchmark, encoder=None, says=None):
+    encoder = encoder or Tiny()
+    done = []
+    result = evaluate(
+        benchmark,
+        encoder,
+        [WeightedSum(encoder)],
+        "tiny",
+        progress=lambda *of: done.append(of),
+        cache=cache,
+        say=None if says is None else says.append,
+    )[0]
+    return result, done
+
+
+class Counting(Tiny):
+    """Counts pictures, and can be killed after some."""
+
+    def __init__(self, fail_after=None):
+        super().__init__()
+        self.encoded, self.fail_after = 0, fail_after
+
+    def encode_pixels(self, pixels):
+        if self.fail_after is not None and self.encoded + len(pixels) > self.fail_after:
+            raise KeyboardInterrupt
+        self.encoded += len(pixels) if pixels.any() else 0  # not the black one that the width is learnt from
+        return super().encode_pixels(pixels)
+
+
+def test_a_cache_gives_the_same_and_then_reads_the_references_only(benchmark, tmp_path):
+    encoder = Tiny()
+    plain = evaluate(benchmark, encoder, [WeightedSum(encoder)], "tiny")[0]
+    references = len({query.reference for query in benchmark.queries} - {PICTURES})
+    for expected in (PICTURES + references, references):
+        counting = Counting()
+        result, done = kept_in(tmp_path / "cache", benchmark, counting)
+        assert counting.encoded == expected
+        assert done[-1] == (references, references)
+        assert result.metrics() == pytest.approx(plain.metrics(), abs=1e-6)
+
+
+def test_a_cache_goes_on_after_an_interruption(benchmark, tmp_path):
+    """In blocks of 64, the third of which is interrupted."""
+    with pytest.raises(KeyboardInterrupt):
+        kept_in(tmp_path / "cache", benchmark, Counting(fail_after=140))
+    counting, says = Counting(), []
+    result, done = kept_in(tmp_path / "cache", benchmark, counting, says)
+    assert counting.encoded == (PICTURES - 128) + done[-1][0]
+    assert says
+    assert result.metrics() == kept_in(tmp_path / "other", benchmark)[0].metrics()
+
+
+def test_a_cache_serves_several_galleries_and_encoders(benchmark, tmp_path):
+    fewer = Gallery(benchmark.gallery.ids[::-1], benchmark.gallery.paths[::-1], benchmark.gallery.missing)
+    turned = replace(
+        benchmark,
+        gallery=fewer,
+        queries=tuple(replace(query, reference=0, exclude=(), recall_targets=None) for query in benchmark.queries),
+    )
+
+    class Other(Tiny):
+        fingerprint = "2"
+
+        def __init__(self):
+            super().__init__()
+            self.matrix = -self.matrix.flip(0)
+
+    for encoder in (Tiny(), Other(), Tiny()):
+        for which in (benchmark, turned):
+            plain = evaluate(which, encoder, [WeightedSum(encoder)], "tiny")[0]
+            assert kept_in(tmp_path, which, encoder)[0].metrics() == pytest.approx(plain.metrics(), abs=1e-6)
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_cache_drops_no_picture(benchmark, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"<html>")
+    paths = (*benchmark.gallery.paths[:-1], broken)
+    spoilt = replace(benchmark, gallery=Gallery(benchmark.gallery.ids, paths, benchmark.gallery.missing))
+    with pytest.raises(PictureError, match=r"broken\.png"):
+        kept_in(tmp_path / "cache", spoilt)
+    broken.write_bytes(benchmark.gallery.paths[-1].read_bytes())
+    assert kept_in(tmp_path / "cache", spoilt)[0].metrics() == kept_in(tmp_path / "other", benchmark)[0].metrics()
 
 
 def test_comparison_is_paired(benchmark):
@@ -227,16 +372,13 @@ def test_pictures_are_read_once_and_not_far_ahead(benchmark, monkeypatch):
         opened.append(path)
         return real(path, at_least=at_least)
 
-    class Counting(Tiny):
-        encoded = 0
-
+    class Watching(Counting):
         def encode_pixels(self, pixels):
             ahead.append(len(opened) - self.encoded)
-            self.encoded += len(pixels)
             return super().encode_pixels(pixels)
 
     monkeypatch.setattr(evaluation, "open_picture", counting)
-    evaluate(benchmark, Counting(), [ImageOnly()], "tiny")
+    evaluate(benchmark, Watching(), [ImageOnly()], "tiny")
     assert sorted(opened) == sorted(benchmark.gallery.paths)
     assert max(ahead) <= 3 * 32
 

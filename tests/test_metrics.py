@@ -95,6 +95,13 @@ def test_average_precision_divides_by_what_can_be_reached():
     assert average_precision_at([[0, 2, 1]], one_missed, 2) == pytest.approx([1 / 2])  # not 1, which hits found gives
 
 
+def test_a_target_that_cannot_be_found_counts():
+    """The last of three pictures is a target, but not there to be ranked."""
+    ranking, relevant = [[0, 1, -1]], [[True, False, True]]
+    assert recall_at(ranking, relevant, 3).tolist() == [0.5]
+    assert average_precision_at(ranking, relevant, 3).tolist() == [0.5]
+
+
 def test_recall_by_eye():
     relevant = [[True, False, True, False], [False, True, False, False]]
     ranking = [[0, 1, 2, 3], [0, 1, 2, 3]]

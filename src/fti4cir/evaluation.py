@@ -2,11 +2,13 @@
 
 Each picture of the gallery is read and encoded once. Queries are composed while the batch that holds their
 reference is at hand: local features are by far the largest thing here (hundreds of times the global one), and so
-they never outlive their batch. What stays is one global feature a picture and one composed feature a query.
+they never outlive their batch. What stays is one global feature a picture and one composed feature a query. Scores
+exist for a block of queries at a time, so that a gallery of a hundred thousand pictures needs no more memory than that.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,13 +26,16 @@ from torch.nn import functional as F
 
 from .backbones.base import DualEncoder, VisionFeatures
 from .baselines.base import Method
-from .datasets.base import Benchmark, Query
-from .errors import ModelError
+from .datasets.base import Benchmark
+from .errors import ModelError, PictureError
+from .features import FileSource, Say, compute
 from .metrics import Difference, average_precision_at, bootstrap_interval, paired_bootstrap, rank, recall_at
 from .pictures import open_picture
 
 _BATCH = 32  # pictures through the image tower at a time
-_SCORES = 2**21  # scores held at a time while ranking: 8 MiB of float32, and a few times that to sort them
+_NORMALISED = 2**13  # cached features normalised at a time
+_SHOWN = 10  # ranks that a report can count on
+_SCORES = 2**23  # scores held at a time while ranking: 32 MiB of float32, and a few times that to rank them
 
 Progress = Callable[[int, int], object]
 """Called with the number of pictures done and the number in all."""
@@ -44,16 +49,22 @@ class Evaluation:
     split: str
     protocol: str
     method: str
-    model: str
+    model: str | None
+    """None where predictions were scored that came from a file."""
     gallery: int
     missing: int
     """How many of the benchmark's pictures were not there; unless 0, the figures are not comparable."""
     per_query: Mapping[str, NDArray[np.float64]] = field(repr=False)
-    """Each metric, `mAP@10` say, for each query (Q,), in the benchmark's order."""
+    """Each metric, `mAP@10` say, for each query (Q,), in the benchmark's order; empty where answers are hidden."""
     references: NDArray[np.int64] = field(repr=False)
     """Each query's reference (Q,), a position in the gallery: queries that share one are not independent."""
-    values: tuple[str, ...] = field(repr=False)
-    """What the breakdown goes by, for each query; empty for no breakdown."""
+    values: tuple[tuple[str, ...], ...] = field(repr=False)
+    """What each query counts under in the breakdown; empty for no breakdown."""
+    ranking: NDArray[np.int64] = field(repr=False)
+    """The gallery positions that each query found (Q, depth), best first and without those it excludes, -1 where
+    there are no more; as deep as the deepest cut and at least 10, but no deeper than the gallery."""
+    subset_ranking: NDArray[np.int64] | None = field(default=None, repr=False)
+    """The same within each query's few pictures, as deep as the deepest subset cut; None where there are no such."""
 
     @property
     def queries(self) -> int:
@@ -66,18 +77,27 @@ class Evaluation:
 
     def intervals(self) -> dict[str, tuple[float, float]]:
         """Each metric's 95 % bootstrap interval; all queries of one reference are drawn together."""
+        if not self.per_query:
+            return {}
         low, high = bootstrap_interval(np.stack(list(self.per_query.values()), axis=1), self.references)
         return {name: (float(low[i]), float(high[i])) for i, name in enumerate(self.per_query)}
 
     def by_value(self) -> dict[str, dict[str, float]]:
-        """For each value, in the order of the alphabet, the number of its queries and each metric's mean."""
-        table = {}
-        values = np.array(self.values)
-        for value in sorted(set(self.values)):
-            chosen = values == value
-            means = {name: float(figures[chosen].mean()) for name, figures in self.per_query.items()}
-            table[value] = {"queries": int(chosen.sum()), **means}
-        return table
+        """For each value, in the order of the alphabet, the number of its queries and each metric's mean.
+
+        A query may carry several values, and counts under each.
+        """
+        carrying: dict[str, list[int]] = {}
+        for number, values in enumerate(self.values):
+            for value in values:
+                carrying.setdefault(value, []).append(number)
+        return {
+            value: {
+                "queries": len(numbers),
+                **{name: float(figures[numbers].mean()) for name, figures in self.per_query.items()},
+            }
+            for value, numbers in sorted(carrying.items())
+        }
 
     def to_json(self) -> dict[str, Any]:
         """What `fti4cir evaluate --json` prints, ready for `json.dumps`."""
@@ -102,6 +122,8 @@ def evaluate(
     methods: Sequence[Method],
     model: str,
     progress: Progress | None = None,
+    cache: Path | None = None,
+    say: Say | None = None,
 ) -> list[Evaluation]:
     """Score methods on a benchmark, all of them in one pass over the pictures.
 
@@ -111,6 +133,9 @@ def evaluate(
         methods: what composes the queries.
         model: what the result calls the model.
         progress: told after each batch of pictures.
+        cache: a folder to keep the gallery's features in, for the next evaluation on the same pictures by the same
+            encoder, or for this one should it be interrupted. Then `progress` is of the queries' references only.
+        say: told now and then how far a cache has got.
 
     Returns:
         One evaluation a method, in the order of the methods.
@@ -118,27 +143,56 @@ def evaluate(
     Raises:
         PictureError: if a picture of the gallery cannot be read; none is dropped silently.
         ModelError: if a feature is not a finite number.
+        CacheError: if the cache cannot be written or is damaged.
     """
-    gallery, composed = _encode(benchmark, encoder, methods, progress)
+    queries = _Queries(benchmark, methods, encoder.joint_width)
+    tell = progress or (lambda done, total: None)
+    if cache is None:
+        gallery = _encode(benchmark, encoder, queries, tell)
+    else:
+        gallery = _encode_into(cache, benchmark, encoder, queries, tell, say or (lambda message: None))
     evaluations = []
-    for method, features in zip(methods, composed, strict=True):
+    for method, features in zip(methods, queries.composed, strict=True):
         if not np.isfinite(features).all():
             raise ModelError(f"The method {method.name!r} on the model {model} gives features that are not finite.")
-        evaluations.append(
-            Evaluation(
-                benchmark=benchmark.name,
-                split=benchmark.split,
-                protocol=benchmark.protocol,
-                method=method.name,
-                model=model,
-                gallery=len(benchmark.gallery),
-                missing=len(benchmark.gallery.missing),
-                per_query=_score(benchmark, features, gallery),
-                references=np.array([query.reference for query in benchmark.queries]),
-                values=benchmark.values,
-            )
-        )
+        ranking, subset_ranking = rank_gallery(benchmark, features, gallery)
+        evaluations.append(judge(benchmark, ranking, subset_ranking, method.name, model))
     return evaluations
+
+
+def judge(
+    benchmark: Benchmark,
+    ranking: NDArray[np.int64] | None,
+    subset_ranking: NDArray[np.int64] | None,
+    method: str,
+    model: str | None,
+) -> Evaluation:
+    """Score rankings of a benchmark's gallery, wherever they come from.
+
+    Args:
+        benchmark: the queries and the cuts.
+        ranking: (Q, depth) as in `Evaluation`; without it, there are only the figures within the subsets.
+        subset_ranking: (Q, depth) likewise; without it, there are none of these.
+        method: what the result calls the method.
+        model: what the result calls the model; None where there was none.
+
+    Raises:
+        ValueError: if a ranking is not as deep as the deepest cut.
+    """
+    return Evaluation(
+        benchmark=benchmark.name,
+        split=benchmark.split,
+        protocol=benchmark.protocol,
+        method=method,
+        model=model,
+        gallery=len(benchmark.gallery),
+        missing=benchmark.gallery.absent,
+        per_query=_score(benchmark, ranking, subset_ranking) if benchmark.answers_known else {},
+        references=np.array([query.reference for query in benchmark.queries], dtype=np.int64),
+        values=benchmark.values,
+        ranking=np.empty((len(benchmark.queries), 0), dtype=np.int64) if ranking is None else ranking,
+        subset_ranking=subset_ranking,
+    )
 
 
 def compare(first: Evaluation, second: Evaluation, metric: str) -> Difference:
@@ -155,46 +209,87 @@ def compare(first: Evaluation, second: Evaluation, metric: str) -> Difference:
     return paired_bootstrap(first.per_query[metric], second.per_query[metric], first.references)
 
 
-@torch.inference_mode()
-def _encode(
-    benchmark: Benchmark, encoder: DualEncoder, methods: Sequence[Method], progress: Progress | None
-) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
-    """Unit-length features of the gallery (N, D), and of the queries, (Q, D) a method."""
-    paths = benchmark.gallery.paths
-    asked: list[list[int]] = [[] for _ in paths]  # the queries that start from each picture
-    for number, query in enumerate(benchmark.queries):
-        asked[query.reference].append(number)
+class _Queries:
+    """Composes the queries, some references at a time, with each of the methods."""
 
+    def __init__(self, benchmark: Benchmark, methods: Sequence[Method], width: int) -> None:
+        self._benchmark, self._methods = benchmark, methods
+        self._asked: dict[int, list[int]] = {}  # the queries that start from each picture
+        for number, query in enumerate(benchmark.queries):
+            self._asked.setdefault(query.reference, []).append(number)
+        # Zeros, for nothing is composed from a reference that is missing.
+        self.composed = [np.zeros((len(benchmark.queries), width), dtype=np.float32) for _ in methods]
+        """(Q, D) a method, of unit length."""
+
+    @property
+    def references(self) -> list[int]:
+        """The pictures that queries start from and that are here, in the gallery's order."""
+        return sorted(position for position in self._asked if position < len(self._benchmark.gallery))
+
+    def compose(self, positions: Sequence[int], features: VisionFeatures) -> None:
+        """Compose all queries that start from these pictures of the gallery, whose features these are."""
+        # Only pictures that a query starts from, each once: what a method makes of one serves all its queries.
+        rows = [row for row, position in enumerate(positions) if position in self._asked]
+        if not rows:
+            return
+        chosen = VisionFeatures(features.image[rows], features.local[rows])
+        pictures = [self._benchmark.gallery.paths[positions[row]] for row in rows]
+        numbers: list[int] = []
+        texts, owner, asking = [], [], []
+        for place, row in enumerate(rows):
+            for number in self._asked[positions[row]]:
+                for text in self._benchmark.queries[number].texts:
+                    texts.append(text)
+                    owner.append(place)  # the picture among those chosen
+                    asking.append(len(numbers))  # the query among those composed here
+                numbers.append(number)
+        for method, target in zip(self._methods, self.composed, strict=True):
+            each = method.compose(chosen, texts, owner, pictures)  # (all texts, D)
+            total = each.new_zeros(len(numbers), each.shape[1])
+            total.index_add_(0, torch.tensor(asking, device=each.device), each)
+            # Of unit length, so the sum over a query's texts will do for the mean.
+            target[numbers] = F.normalize(total, dim=-1).cpu().numpy()
+
+
+@torch.inference_mode()
+def _encode(benchmark: Benchmark, encoder: DualEncoder, queries: _Queries, progress: Progress) -> NDArray[np.float32]:
+    """Unit-length features of the gallery (N, D); queries are composed on the way."""
+    paths = benchmark.gallery.paths
     gallery = np.empty((len(paths), encoder.joint_width), dtype=np.float32)
-    composed = [np.empty((len(benchmark.queries), encoder.joint_width), dtype=np.float32) for _ in methods]
     start = 0
     for pixels in _pixels(paths, encoder):
         features = encoder.encode_pixels(pixels)
         end = start + len(pixels)
         gallery[start:end] = F.normalize(features.image, dim=-1).cpu().numpy()
-        numbers = [number for position in range(start, end) for number in asked[position]]
-        if numbers:
-            queries = [benchmark.queries[number] for number in numbers]
-            for method, target in zip(methods, composed, strict=True):
-                target[numbers] = _compose(method, features, queries, start).cpu().numpy()
+        queries.compose(range(start, end), features)
         start = end
-        if progress is not None:
-            progress(end, len(paths))
-    return gallery, composed
+        progress(end, len(paths))
+    return gallery
 
 
-def _compose(method: Method, features: VisionFeatures, queries: Sequence[Query], start: int) -> Tensor:
-    """Queries whose references are in a batch that begins at gallery position `start`, to (len(queries), D)."""
-    # Only pictures that a query starts from, each once: what a method makes of a picture serves all its queries.
-    references = {position: row for row, position in enumerate(dict.fromkeys(query.reference for query in queries))}
-    rows = [position - start for position in references]
-    texts = [text for query in queries for text in query.texts]
-    owner = [references[query.reference] for query in queries for _ in query.texts]
-    each = method.compose(VisionFeatures(features.image[rows], features.local[rows]), texts, owner)  # (all texts, D)
-    total = each.new_zeros(len(queries), each.shape[1])
-    asking = [number for number, query in enumerate(queries) for _ in query.texts]
-    total.index_add_(0, torch.tensor(asking, device=each.device), each)
-    return F.normalize(total, dim=-1)  # of unit length, so the sum over a query's texts will do for the mean
+@torch.inference_mode()
+def _encode_into(
+    cache: Path, benchmark: Benchmark, encoder: DualEncoder, queries: _Queries, progress: Progress, say: Say
+) -> NDArray[np.float32]:
+    """The same with the gallery's features kept on disk: only what is not there is encoded, and the references."""
+    paths = benchmark.gallery.paths
+    source = FileSource(tuple(str(path.absolute()) for path in paths))
+    # A folder for each gallery and encoder, so that one DIR serves all benchmarks and models.
+    key = hashlib.sha256("\0".join([encoder.fingerprint, *source.names]).encode()).hexdigest()[:16]
+    kept = compute(cache / key, encoder, source, say, local=False)
+    if kept.unreadable:
+        raise PictureError(next(iter(kept.unreadable.values())))
+    gallery = np.empty((len(paths), encoder.joint_width), dtype=np.float32)
+    for block in _blocks(range(len(paths)), _NORMALISED):
+        gallery[block] = F.normalize(torch.from_numpy(np.array(kept.image[block])), dim=-1).numpy()
+    # Composing takes local features, which are too large to be kept for a gallery.
+    references = queries.references
+    done = 0
+    for pixels in _pixels([paths[position] for position in references], encoder):
+        queries.compose(references[done : done + len(pixels)], encoder.encode_pixels(pixels))
+        done += len(pixels)
+        progress(done, len(references))
+    return gallery
 
 
 def _pixels(paths: Sequence[Path], encoder: DualEncoder) -> Iterator[Tensor]:
@@ -212,27 +307,60 @@ def _pixels(paths: Sequence[Path], encoder: DualEncoder) -> Iterator[Tensor]:
             yield torch.stack(batch)
 
 
-def _score(
+def rank_gallery(
     benchmark: Benchmark, composed: NDArray[np.float32], gallery: NDArray[np.float32]
-) -> dict[str, NDArray[np.float64]]:
-    """Each metric for each query (Q,), from unit-length features (Q, D) and (N, D)."""
-    depth = max(*benchmark.precision_cuts, *benchmark.recall_cuts)
-    parts: dict[str, list[NDArray[np.float64]]] = {}
-    numbers = range(len(benchmark.queries))
-    for block in _blocks(numbers, max(1, _SCORES // len(gallery))):
+) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+    """Rank the gallery for each query, and within its few pictures where the benchmark has such.
+
+    Args:
+        benchmark: what each query excludes, and the cuts that say how deep to rank.
+        composed: (Q, D) unit-length features of the queries.
+        gallery: (N, D) unit-length features of the pictures that are here; may be memory-mapped.
+
+    Returns:
+        `ranking` and `subset_ranking` as in `Evaluation`. A query whose reference is missing finds nothing.
+    """
+    count, places = len(gallery), benchmark.gallery.places
+    # Missing pictures take no rank, but a gallery that lacks some is asked for as many ranks as one that is whole.
+    ranking = np.full((len(composed), min(_depth(benchmark), places)), -1)
+    subset_ranking = np.full((len(composed), max(benchmark.subset_cuts)), -1) if benchmark.subset_cuts else None
+    for block in _blocks(range(len(composed)), max(1, _SCORES // max(1, count))):
+        block = [number for number in block if benchmark.queries[number].reference < count]
         queries = [benchmark.queries[number] for number in block]
         scores = composed[block] @ gallery.T  # (B, N)
-        relevant = _mask([query.targets for query in queries], len(gallery))
-        ranking = rank(scores, depth, _mask([query.exclude for query in queries], len(gallery)))
-        for k in benchmark.precision_cuts:
-            parts.setdefault(f"mAP@{k}", []).append(average_precision_at(ranking, relevant, k))
-        for k in benchmark.recall_cuts:
-            parts.setdefault(f"R@{k}", []).append(recall_at(ranking, relevant, k))
-        if benchmark.subset_cuts:
-            inside = _mask([query.within or () for query in queries], len(gallery))
-            ranking = rank(scores, max(benchmark.subset_cuts), ~inside)
+        excluded = _mask([query.exclude for query in queries], places)[:, :count]
+        found = rank(scores, ranking.shape[1], excluded)
+        ranking[block, : found.shape[1]] = found
+        if subset_ranking is not None:
+            inside = _mask([query.within or () for query in queries], places)[:, :count]
+            found = rank(scores, subset_ranking.shape[1], ~inside)
+            subset_ranking[block, : found.shape[1]] = found
+    return ranking, subset_ranking
+
+
+def _depth(benchmark: Benchmark) -> int:
+    """How deep to rank: as deep as the deepest cut, and deep enough for a report."""
+    return max(_SHOWN, *benchmark.precision_cuts, *benchmark.recall_cuts)
+
+
+def _score(
+    benchmark: Benchmark, ranking: NDArray[np.int64] | None, subset_ranking: NDArray[np.int64] | None
+) -> dict[str, NDArray[np.float64]]:
+    """Each metric for each query (Q,), from rankings (Q, depth)."""
+    parts: dict[str, list[NDArray[np.float64]]] = {}
+    places = benchmark.gallery.places
+    for block in _blocks(range(len(benchmark.queries)), max(1, _SCORES // places)):
+        queries = [benchmark.queries[number] for number in block]
+        relevant = _mask([query.targets for query in queries], places)
+        counted = _mask([query.recall_targets or query.targets for query in queries], places)
+        if ranking is not None:
+            for k in benchmark.precision_cuts:
+                parts.setdefault(f"mAP@{k}", []).append(average_precision_at(ranking[block], relevant, k))
+            for k in benchmark.recall_cuts:
+                parts.setdefault(f"R@{k}", []).append(recall_at(ranking[block], counted, k))
+        if subset_ranking is not None:
             for k in benchmark.subset_cuts:
-                parts.setdefault(f"Rs@{k}", []).append(recall_at(ranking, relevant, k))
+                parts.setdefault(f"Rs@{k}", []).append(recall_at(subset_ranking[block], counted, k))
     return {name: np.concatenate(figures) for name, figures in parts.items()}
 
 

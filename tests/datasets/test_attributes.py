@@ -60,7 +60,7 @@ def test_queries_by_eye(shop):
         ("4", "in Red", ["1"]),
         ("5", "in Red", ["2"]),
     ]  # the hat has no counterpart, but stays in the gallery
-    assert benchmark.values == ("Blue", "Navy Blue", "Red", "Red", "Red")
+    assert benchmark.values == (("Blue",), ("Navy Blue",), ("Red",), ("Red",), ("Red",))
     assert benchmark.gallery.ids == ("1", "2", "3", "4", "5", "6")
     assert benchmark.gallery.paths == tuple(shop[0] / f"{i}.jpg" for i in range(1, 7))
     assert all(query.exclude == (query.reference,) for query in benchmark.queries)
@@ -155,7 +155,7 @@ def test_limit_draws_the_same_queries_again(tmp_path):
     assert len(some.queries) == len(some.values) == 20
     assert some.gallery == every.gallery
     assert [query for query in every.queries if query in some.queries] == list(some.queries)
-    assert all(query.texts == (f"in {value}",) for query, value in zip(some.queries, some.values, strict=True))
+    assert all(query.texts == (f"in {value}",) for query, (value,) in zip(some.queries, some.values, strict=True))
     assert some.queries != load(tmp_path, table, limit=20, seed=2).queries
     assert set(load(tmp_path, table, limit=5, seed=1).queries) < set(some.queries)
     assert load(tmp_path, table, limit=10_000).queries == every.queries

@@ -19,13 +19,12 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from ..pictures import EXTENSIONS
 from .base import Benchmark, Gallery, Query
+from .layout import listing, some
 
 _PLACE = "{value}"
 _CUTS = (1, 5, 10, 50)
 _PRECISION_CUTS = (5, 10, 25, 50)
-_EXAMPLES = 5
 
 
 def load(
@@ -91,7 +90,7 @@ def load(
     missing = tuple(row[0] for row, path in zip(rows, paths, strict=True) if path is None)
     if missing and not allow_missing:
         raise InputError(
-            f"{len(missing)} of the {len(rows)} pictures in {table} are not under {root}: {_some(missing)}; "
+            f"{len(missing)} of the {len(rows)} pictures in {table} are not under {root}: {some(missing)}; "
             "scores without them are not comparable with others; to go on all the same, give --allow-missing."
         )
     present = [(row, path) for row, path in zip(rows, paths, strict=True) if path is not None]
@@ -159,42 +158,23 @@ def _locate(root: Path, ids: Sequence[str]) -> list[Path | None]:
             raise InputError(f"The id {name!r} is not the path of a picture inside {root}.")
         parent, last = posixpath.split(inside)
         if parent not in folders:
-            folders[parent] = _listing(root / parent)
+            folders[parent] = listing(root / parent)
         files, by_stem = folders[parent]
         matches = [last] if last in files else by_stem.get(last, [])
         if len(matches) > 1:
-            raise InputError(f"The id {name!r} fits more than one picture under {root}: {_some(matches)}.")
+            raise InputError(f"The id {name!r} fits more than one picture under {root}: {some(matches)}.")
         place = posixpath.join(parent, matches[0]) if matches else inside
         places.append(place)
         paths.append(root / place if matches else None)
     repeated = [place for place, times in Counter(places).items() if times > 1]
     if repeated:
-        raise InputError(f"Each picture may have one row only, but {len(repeated)} have several: {_some(repeated)}.")
+        raise InputError(f"Each picture may have one row only, but {len(repeated)} have several: {some(repeated)}.")
     return paths
-
-
-def _listing(folder: Path) -> tuple[set[str], dict[str, list[str]]]:
-    """A folder's files, by name and, for pictures, by name without extension; of no folder, nothing."""
-    files: set[str] = set()
-    by_stem: defaultdict[str, list[str]] = defaultdict(list)
-    try:
-        with os.scandir(folder) as entries:
-            names = sorted(entry.name for entry in entries if os.path.isfile(entry.path))
-    except (FileNotFoundError, NotADirectoryError):
-        names = []
-    except OSError as error:
-        raise InputError(f"The folder {folder} cannot be read: {error.strerror}.") from error
-    for name in names:
-        files.add(name)
-        stem, suffix = os.path.splitext(name)
-        if suffix.lower() in EXTENSIONS:
-            by_stem[stem].append(name)
-    return files, dict(by_stem)
 
 
 def _queries(
     rows: Sequence[tuple[str, ...]], template: str, limit: int | None, seed: int
-) -> tuple[tuple[Query, ...], tuple[str, ...]]:
+) -> tuple[tuple[Query, ...], tuple[tuple[str], ...]]:
     """Queries and the value each asks for, from each picture's (changed value, kept value, ...)."""
     known = [all(value.strip() for value in row) for row in rows]
     # kept values -> changed value -> the pictures that have both
@@ -227,10 +207,4 @@ def _queries(
         )
         for position, value in pairs
     )
-    return queries, tuple(value for _, value in pairs)
-
-
-def _some(names: Sequence[str]) -> str:
-    """The first few names, for an error message."""
-    shown = ", ".join(names[:_EXAMPLES])
-    return shown if len(names) <= _EXAMPLES else f"{shown}, ..."
+    return queries, tuple((value,) for _, value in pairs)

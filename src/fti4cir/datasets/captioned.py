@@ -7,14 +7,14 @@ import io
 import json
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ..errors import InputError, PictureError
-from ..pictures import EXTENSIONS, find_pictures, read_file
+from ..pictures import EXTENSIONS, FileReader, find_pictures
 
 
 class Caption(NamedTuple):
@@ -23,6 +23,31 @@ class Caption(NamedTuple):
     text: str
     parts: tuple[str, str] | None = None
     """Subject and attribute."""
+
+
+class TarReader:
+    """Reads pictures inside a tar file."""
+
+    def __init__(self, source: Path, tar: tarfile.TarFile) -> None:
+        self._source, self._tar = source, tar
+        self._members = {_member_name(member): member for member in tar.getmembers()}
+
+    def read(self, name: str) -> bytes:
+        """The content of a file; PictureError if it cannot be read."""
+        if name not in self._members:
+            raise PictureError(f"Cannot read '{name}' in {self._source}: there is no such file.")
+        try:
+            file = self._tar.extractfile(self._members[name])
+            if file is not None:
+                return file.read()
+        except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+            raise PictureError(f"Cannot read '{name}' in {self._source}: {error}.") from error
+        raise PictureError(f"Cannot read '{name}' in {self._source}: it is not a file.")
+
+    def stamp(self, name: str) -> str:
+        """Size, time of last change and place in the tar file; empty if it is not in it."""
+        member = self._members.get(name)
+        return f"{member.size} {member.mtime} {member.offset_data}" if member else ""
 
 
 @dataclass(frozen=True)
@@ -41,27 +66,13 @@ class CaptionedPictures:
         return len(self.names)
 
     @contextmanager
-    def reader(self) -> Iterator[Callable[[str], bytes]]:
-        """A function from a picture's name to its file's bytes; a tar file is opened only once.
-
-        The function raises PictureError if the file cannot be read.
-        """
+    def reader(self) -> Iterator[FileReader | TarReader]:
+        """Open the source; a tar file is then opened only once."""
         if self.source.is_dir():
-            yield lambda name: read_file(self.source / name)
+            yield FileReader(self.source)
             return
         with tarfile.open(self.source) as tar:
-            members = {_member_name(member): member for member in tar.getmembers()}
-
-            def read(name: str) -> bytes:
-                try:
-                    file = tar.extractfile(members[name])
-                    if file is not None:
-                        return file.read()
-                except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-                    raise PictureError(f"Cannot read '{name}' in {self.source}: {error}.") from error
-                raise PictureError(f"Cannot read '{name}' in {self.source}: it is not a file.")
-
-            yield read
+            yield TarReader(self.source, tar)
 
 
 def load(images: str | Path, captions: str | Path) -> CaptionedPictures:
@@ -76,7 +87,7 @@ def load(images: str | Path, captions: str | Path) -> CaptionedPictures:
 
     """
     source, table = Path(images), Path(captions)
-    available = _pictures_of(source)
+    available = pictures_of(source)
     by_short_name: dict[str, str | None] = {}
     for name in available:
         short = PurePosixPath(name).name
@@ -95,7 +106,8 @@ def load(images: str | Path, captions: str | Path) -> CaptionedPictures:
     return CaptionedPictures(source, tuple(names), tuple(tuple(found[name]) for name in names), tuple(missing))
 
 
-def _pictures_of(source: Path) -> set[str]:
+def pictures_of(source: Path) -> set[str]:
+    """The names of the pictures in a folder or a tar file; InputError if it is neither."""
     if source.is_dir():
         return {path.relative_to(source).as_posix() for path in find_pictures(source)}
     if not source.exists():
