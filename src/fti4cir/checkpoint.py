@@ -106,7 +106,12 @@ def load_encoder(
 
 
 def save(
-    directory: str | Path, inversion: FineGrainedInversion, encoder: DualEncoder, trained: Mapping[str, object]
+    directory: str | Path,
+    inversion: FineGrainedInversion,
+    encoder: DualEncoder,
+    trained: Mapping[str, object],
+    method: str = "fti4cir",
+    extra: Mapping[str, object] | None = None,
 ) -> Path:
     """Save an inversion network as a folder that `load` reads; gives the folder back.
 
@@ -118,6 +123,8 @@ def save(
         inversion: the network.
         encoder: the dual encoder it belongs to; its name must be one that `load` knows.
         trained: how the network was made, for people; anything that JSON can say.
+        method: what it was trained as.
+        extra: what the method needs besides the network, likewise.
 
     Raises:
         ModelError: if the folder holds a model of another kind, or cannot be written.
@@ -131,8 +138,10 @@ def save(
         "version": VERSION,
         "backbone": _backbone_reference(encoder.name, folder),
         "fingerprint": encoder.fingerprint,
+        "method": method,
         "inversion": asdict(inversion.config),
         "trained": dict(trained),
+        "extra": dict(extra or {}),
     }
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in inversion.state_dict().items()}
     new_config, new_weights = (path.with_name(f".{path.name}.{os.getpid()}") for path in (config_path, weights_path))
@@ -202,7 +211,8 @@ def _is_saved(folder: Path) -> bool:
 def _load_saved(folder: Path, name: str, device: torch.device, dtype: Precision) -> Model:
     config = _read_json(folder / "config.json")
     encoder = _load_saved_encoder(folder, config, device, dtype)
-    return Model(encoder, _load_inversion(folder, config, encoder), name)
+    inversion = _load_inversion(folder, config, encoder)
+    return Model(encoder, inversion, name, config.get("method", "fti4cir"), config.get("extra"))
 
 
 def _load_saved_encoder(folder: Path, config: Mapping[str, Any], device: torch.device, dtype: Precision) -> DualEncoder:
@@ -228,7 +238,7 @@ def _load_inversion(folder: Path, config: Mapping[str, Any], encoder: DualEncode
             f"`fti4cir train --backbone {encoder.name}`."
         )
     try:
-        inversion_config = InversionConfig(**config["inversion"])
+        inversion_config = InversionConfig.from_json(config["inversion"])
     except (KeyError, TypeError) as error:
         raise ModelError(f"The entry 'inversion' in {folder / 'config.json'} is not complete: {error}.") from error
     path = folder / "model.safetensors"
@@ -364,7 +374,7 @@ def _load_clip(folder: Path, name: str, dtype: Precision) -> DualEncoder:
     from .backbones.clip import ClipEncoder
 
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             model, info = CLIPModel.from_pretrained(
                 folder,
                 dtype=getattr(torch, dtype),
@@ -385,7 +395,7 @@ def _load_clip(folder: Path, name: str, dtype: Precision) -> DualEncoder:
 
 
 @contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """No progress bar and no advice on stderr while a model loads."""
     from transformers.utils import logging
 

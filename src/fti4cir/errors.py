@@ -5,6 +5,8 @@ FtiError
 │   └── PictureError    one picture cannot be read
 ├── ModelError          a model, or weights for it, cannot be loaded or do not fit each other
 ├── StoreError          a store of indexed pictures cannot be opened or does not fit the model
+├── CacheError          a cache of features cannot be used or written
+│   └── NoRoomError     the disk has too little room for it
 └── TrainingError       training cannot start or go on
 """
 
@@ -29,6 +31,14 @@ class ModelError(FtiError):
 
 class StoreError(FtiError):
     """A store of indexed pictures cannot be opened, or another model made it."""
+
+
+class CacheError(FtiError):
+    """A cache of features cannot be used or written; what it held before is kept."""
+
+
+class NoRoomError(CacheError):
+    """The features take more than the disk has left; nothing was written."""
 
 
 class TrainingError(FtiError):

@@ -95,7 +95,7 @@ class LossWeights:
 
     `composed` is the composed loss against edited captions, `composed_image` the one against pictures that carry
     such a caption word for word. The latter only learns from captions that many pictures share, such as those
-    written from a catalogue's table.
+    written from a catalogue's table. `masked` is LinCIR's loss, `distillation` SEARLE's.
     """
 
     contrastive: float = 1.0
@@ -105,6 +105,8 @@ class LossWeights:
     regularization_whole: float = 1.40
     composed: float = 0.0
     composed_image: float = 0.0
+    masked: float = 0.0
+    distillation: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

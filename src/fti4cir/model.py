@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from .backbones.base import DualEncoder, VisionFeatures
 from .errors import InputError, ModelError
 from .inversion import prompts
-from .inversion.compose import encode_sentences, pseudo_sentence
+from .inversion.compose import encode_sentences
 from .inversion.network import FineGrainedInversion
 from .pictures import open_picture
 
@@ -28,10 +28,21 @@ class Model:
     """Pictures, texts and pictures-with-texts to unit-length features in one joint space.
 
     Made by `fti4cir.load`. All features come back as float32 on the CPU.
+
+    `method` says what the inversion network was trained as, `extra` holds what that training left besides.
     """
 
-    def __init__(self, encoder: DualEncoder, inversion: FineGrainedInversion | None, name: str) -> None:
+    def __init__(
+        self,
+        encoder: DualEncoder,
+        inversion: FineGrainedInversion | None,
+        name: str,
+        method: str = "fti4cir",
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
         self.encoder = encoder
+        self.method = method
+        self.extra: Mapping[str, Any] = extra or {}
         self.inversion = inversion.eval().requires_grad_(False).to(encoder.device) if inversion else None
         self.name = name
         if inversion is not None:
@@ -133,7 +144,7 @@ class Model:
             asked = [place for place, row in enumerate(owner) if start <= row < stop]
             for first in range(0, len(asked), batch_size):
                 block = asked[first : first + batch_size]
-                sentences = [pseudo_sentence(words, texts[place]) for place in block]
+                sentences = [inversion.config.sentence(texts[place]) for place in block]
                 rows = torch.tensor([owner[place] - start for place in block])
                 composed[block] = encode_sentences(self.encoder, sentences, words, rows).cpu()
         return F.normalize(composed, dim=-1)

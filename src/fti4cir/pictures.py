@@ -103,6 +103,25 @@ def read_file(path: str | Path) -> bytes:
         raise PictureError(f"Cannot read '{path}': {getattr(error, 'strerror', None) or error}.") from error
 
 
+class FileReader:
+    """Reads pictures that are files below a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def read(self, name: str) -> bytes:
+        """The content of a file; PictureError if it cannot be read."""
+        return read_file(self._folder / name)
+
+    def stamp(self, name: str) -> str:
+        """Size and time of last change; empty if there is no such file."""
+        try:
+            found = (self._folder / name).stat()
+        except OSError:
+            return ""
+        return f"{found.st_size} {found.st_mtime_ns}"
+
+
 def content_digest(data: bytes) -> str:
     """A name for a file's content, 32 hexadecimal digits: equal for copies of a file."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()

@@ -1,11 +1,13 @@
-"""Training the inversion network on captioned pictures that nobody labelled.
+"""Training a method's network on captioned pictures that nobody labelled: one loop for every method that learns.
 
     config = training.preset("composed")
     training.train(config, "pictures/", "captions.jsonl", "mini", "my-model/")
 
-The encoder is frozen, so its features of every picture are computed once, into OUTPUT/features, and read from
-there. OUTPUT/checkpoint.pt holds everything that a step depends on: a training that was killed, at whatever
+The encoder is frozen, so its features of every picture and caption are computed once, into OUTPUT/features, and read
+from there. OUTPUT/checkpoint.pt holds everything that a step depends on: a training that was killed, at whatever
 moment, goes on from it and ends with the same weights, bit for bit on one machine's CPU, as one that was not.
+
+Under `torchrun` each process takes its share of every batch; the losses are those of the whole batch.
 """
 
 from __future__ import annotations
@@ -17,14 +19,12 @@ import json
 import math
 import os
 import random
-import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,106 +32,56 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from . import checkpoint, losses
+from . import baselines, checkpoint
 from .backbones.base import DualEncoder
+from .baselines.base import Batch, Choice, Corpus, Found
 from .captions.edit import edit
 from .captions.split import SplitCaption, split
 from .datasets import captioned
 from .datasets.captioned import CaptionedPictures
-from .errors import ModelError, PictureError, TrainingError
-from .inversion import prompts
-from .inversion.compose import encode_sentences, pseudo_sentence
-from .inversion.network import FineGrainedInversion, InversionConfig, PseudoWords
+from .errors import NoRoomError, TrainingError
+from .features import Features, Say, Share, StreamedFeatures, compute, compute_texts, require_room
+from .inversion.compose import encode_sentences
+from .inversion.network import FineGrainedInversion
 from .losses import LossWeights
-from .pictures import decode_picture
+from .parallel import World, world
+from .recipe import TrainingConfig
 
-Say = Callable[[str], None]
+_PAPER = TrainingConfig()
+_COMPOSED = TrainingConfig(
+    epochs=5, batch_size=128, learning_rate=5e-4, schedule="cosine", warmup_steps=50, clip_norm=1.0, average=0.998,
+    # The orthogonality of vectors without negative numbers is reached soonest by constant ones: with the paper's
+    # weights the attributes of `mini` lost all that differs between pictures.
+    weights=LossWeights(orthogonality=0.1, regularization_attributes=5.0, composed=2.0, composed_image=1.0),
+    attribute_gain=6.0, dropout=0.2, bfloat16=True,
+)  # fmt: skip
 
 
-@dataclass(frozen=True)
-class TrainingConfig:
-    """Everything that decides what a training gives. The defaults are the paper's, as its release has them."""
+def _without(config: TrainingConfig) -> dict[str, TrainingConfig]:
+    """The paper's ablations of a recipe: each takes one part away."""
 
-    epochs: int = 60
-    """How often each picture is seen, with one of its captions."""
-    batch_size: int = 256
-    """Pictures a step; with the contrastive losses, more is not only faster."""
-    learning_rate: float = 4e-5
-    weight_decay: float = 0.01
-    schedule: Literal["step", "cosine"] = "step"
-    """`step`: a tenth of the learning rate from `decay_epoch` on; `cosine`: down to zero."""
-    decay_epoch: int = 10
-    warmup_steps: int = 0
-    """The learning rate rises linearly over these, but at most over a tenth of all."""
-    clip_norm: float | None = None
-    """The gradient's norm is held below this."""
-    average: float = 0.0
-    """Decay of the exponential average of the weights, which then is what is saved; 0: the last weights."""
-    temperature: float = 0.20
-    """Of the contrastive loss."""
-    composed_temperature: float = 0.07
-    """Of the composed loss."""
-    weights: LossWeights = field(default_factory=LossWeights)
-    num_latent: int = 24
-    max_attributes: int = 12
-    threshold: float | None = 0.05
-    layers: int = 3
-    heads: int = 1
-    dropout: float = 0.5
-    """These six as in `InversionConfig`."""
-    attribute_gain: float = 1.0
-    """Scale of the initial weights that turn the attribute transformer's outputs into latent attributes. With 1 all
-    pictures start with nearly the same attributes; a small encoder then never learns to tell them apart."""
-    bfloat16: bool = False
-    """Run the step in bfloat16 where the processor multiplies it in hardware."""
-    validation: int = 500
-    """Pictures kept out of training to measure on, at most a tenth of all."""
-    seed: int = 0
+    def weightless(name: str) -> TrainingConfig:
+        return replace(config, weights=replace(config.weights, **{name: 0.0}))
 
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise TrainingError(f"{name} is {getattr(self, name)}, but must be at least 1.")
-        for name in ("learning_rate", "temperature", "composed_temperature", "clip_norm", "attribute_gain"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise TrainingError(f"{name} is {value}, but must be above 0.")
-        if self.schedule not in ("step", "cosine"):
-            raise TrainingError(f"schedule is {self.schedule!r}, but must be step or cosine.")
-        if not 0 <= self.average < 1:
-            raise TrainingError(f"average is {self.average}, but must lie in [0, 1).")
-        for name in ("weight_decay", "warmup_steps", "validation", "decay_epoch", "seed"):
-            if getattr(self, name) < 0:
-                raise TrainingError(f"{name} is {getattr(self, name)}, but must not be negative.")
-
-    def network(self, encoder: DualEncoder) -> InversionConfig:
-        """The network's configuration for an encoder."""
-        return InversionConfig(
-            encoder.joint_width, encoder.vision_width, encoder.token_width, self.num_latent, self.max_attributes,
-            self.threshold, self.layers, self.heads, self.dropout,
-        )  # fmt: skip
-
-    def learning_rate_at(self, step: int, steps_per_epoch: int) -> float:
-        """The learning rate of a step, counted from 0."""
-        total_steps = self.epochs * steps_per_epoch
-        warmup = min(self.warmup_steps, total_steps // 10)
-        rate = self.learning_rate * min(1.0, (step + 1) / max(1, warmup))
-        if self.schedule == "cosine":
-            return rate * 0.5 * (1 + math.cos(math.pi * step / total_steps))
-        return rate * (0.1 if step >= self.decay_epoch * steps_per_epoch else 1.0)
+    return {
+        "no-attributes": replace(config, max_attributes=0),
+        "no-selection": replace(config, threshold=None),
+        "no-orthogonality": weightless("orthogonality"),
+        "no-subject-regularization": weightless("regularization_subject"),
+        "no-attributes-regularization": weightless("regularization_attributes"),
+        "no-whole-regularization": weightless("regularization_whole"),
+    }
 
 
 PRESETS: dict[str, TrainingConfig] = {
-    "paper": TrainingConfig(),
-    "composed": TrainingConfig(
-        epochs=5, batch_size=128, learning_rate=5e-4, schedule="cosine", warmup_steps=50, clip_norm=1.0, average=0.998,
-        # The orthogonality of vectors without negative numbers is reached soonest by constant ones: with the paper's
-        # weights the attributes of `mini` lost all that differs between pictures.
-        weights=LossWeights(orthogonality=0.1, regularization_attributes=5.0, composed=2.0, composed_image=1.0),
-        attribute_gain=6.0, dropout=0.2, bfloat16=True,
-    ),
-}  # fmt: skip
-"""`paper`: the release's recipe. `composed`: ours, with the composed loss, for small encoders and few pictures."""
+    "paper": _PAPER,
+    "composed": _COMPOSED,
+    **{f"paper-{name}": config for name, config in _without(_PAPER).items()},
+    **{f"composed-{name}": config for name, config in _without(_COMPOSED).items()},
+    **{name: learner.preset for name, learner in baselines.LEARNED.items() if name != "fti4cir"},
+}
+"""`paper`: the release's recipe. `composed`: ours, with the composed loss, for small encoders and few pictures. Each
+also with one part taken away, as `paper-no-selection`; and the other methods' own, by the method's name."""
 
 
 def preset(name: str, **changes: Any) -> TrainingConfig:
@@ -141,258 +91,6 @@ def preset(name: str, **changes: Any) -> TrainingConfig:
     return replace(PRESETS[name], **changes)
 
 
-# ------------------------------------------------------------------ features, computed once
-_BLOCK = 64
-"""Pictures that pass the image tower together: the same ones with an interruption as without, for how many there
-are in a batch may decide how their features are rounded."""
-
-
-@dataclass(frozen=True)
-class Features:
-    """The frozen encoder's features of N pictures, in two memory-mapped files."""
-
-    image: NDArray[np.float32]
-    """(N, D), not normalised."""
-    local: NDArray[np.float16]
-    """(N, P, V), in half precision to halve the disk and what is read of it."""
-    unreadable: dict[int, str]
-    """The reason for each row that has no features."""
-
-    def take(self, rows: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Image features (B, D) and local features (B, P, V) of these rows, float32."""
-        image, local = (torch.from_numpy(np.asarray(part[rows])).to(device) for part in (self.image, self.local))
-        return image, local.float()
-
-
-def compute_features(folder: Path, encoder: DualEncoder, data: CaptionedPictures, say: Say) -> Features:
-    """Compute the features of all pictures, as far as `folder` does not hold them yet.
-
-    The files `image.f32` and `local.f16` grow block by block. A block counts once its line is in `blocks.jsonl`,
-    whatever else a process that was killed left behind; the line holds the pictures that could not be read.
-    Pictures are known by their names: a file whose content changes later keeps its features.
-
-    Raises:
-        TrainingError: if the folder holds the features of other pictures or of another encoder, the disk has too
-            little room for them, or it cannot be written to.
-        ModelError: if a feature is not a finite number.
-
-    """
-    probe = encoder.encode_pixels(torch.zeros(1, 3, encoder.input_size, encoder.input_size))
-    image_shape, local_shape = (len(data), *probe.image.shape[1:]), (len(data), *probe.local.shape[1:])
-    made_of = [encoder.fingerprint, str(data.source.resolve()), data.names]
-    key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
-    image_file, local_file, journal = folder / "image.f32", folder / "local.f16", folder / "blocks.jsonl"
-    if not (folder / "key").exists():
-        _lay_out(folder, key, 4 * math.prod(image_shape) + 2 * math.prod(local_shape))
-    if (folder / "key").read_text() != key:
-        raise TrainingError(
-            f"{folder} holds the features of other pictures or of another backbone; delete it or choose another folder."
-        )
-    with _writing(folder):
-        done = _whole_lines(journal)
-    unreadable = {int(row): reason for line in done for row, reason in json.loads(line).items()}
-    first, started, told = len(done) * _BLOCK, time.monotonic(), time.monotonic()
-    if first < len(data):
-        with data.reader() as read:
-            for start in range(first, len(data), _BLOCK):
-                stop = min(start + _BLOCK, len(data))
-                pixels, broken = _read_block(data, range(start, stop), read, encoder)
-                image = np.zeros((stop - start, *image_shape[1:]), np.float32)
-                local = np.zeros((stop - start, *local_shape[1:]), np.float16)
-                if pixels:
-                    places = [row - start for row in pixels]
-                    block = encoder.encode_pixels(torch.stack(list(pixels.values())))
-                    image[places], local[places] = block.image.cpu().numpy(), block.local.half().cpu().numpy()
-                if not (np.isfinite(image).all() and np.isfinite(local).all()):
-                    raise ModelError(
-                        f"{encoder.name} gives features that half precision cannot hold, for one of the "
-                        f"{stop - start} pictures from {data.names[start]} on."
-                    )
-                with _writing(folder):
-                    _write_rows(image_file, start, image)
-                    _write_rows(local_file, start, local)
-                    with open(journal, "a", encoding="utf-8") as lines:
-                        lines.write(json.dumps(broken) + "\n")
-                unreadable |= broken
-                if time.monotonic() - told > 10 or stop == len(data):
-                    told = time.monotonic()
-                    say(f"features: {stop} of {len(data)} pictures, {(stop - first) / (told - started):.0f} a second")
-    for file, size in ((image_file, 4 * math.prod(image_shape)), (local_file, 2 * math.prod(local_shape))):
-        if not file.exists() or file.stat().st_size != size:
-            raise TrainingError(f"The features in {folder} are damaged: {file.name} has not its size; delete {folder}.")
-    return Features(
-        np.memmap(image_file, np.float32, "r", shape=image_shape),
-        np.memmap(local_file, np.float16, "r", shape=local_shape),
-        unreadable,
-    )
-
-
-def _lay_out(folder: Path, key: str, needed: int) -> None:
-    """Make an empty cache; `needed` is what it will grow to, in bytes."""
-    with _writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder).free
-        if needed > free:
-            raise TrainingError(
-                f"The features take {needed / 1e9:.1f} GB, but {folder} has only {free / 1e9:.1f} GB left; keep them "
-                "on a larger disk (--features) or take fewer pictures."
-            )
-        for name in ("image.f32", "local.f16", "blocks.jsonl"):
-            (folder / name).write_bytes(b"")
-        # Last and at one go: where there is a key, the files are there too.
-        (folder / "key.tmp").write_text(key)
-        (folder / "key.tmp").replace(folder / "key")
-
-
-def _whole_lines(file: Path) -> list[str]:
-    """The lines of a file, after what a killed process left of one more is cut off it."""
-    text = file.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        file.write_text(whole, encoding="utf-8")
-    return whole.splitlines()
-
-
-def _read_block(
-    data: CaptionedPictures, rows: Sequence[int], read: Callable[[str], bytes], encoder: DualEncoder
-) -> tuple[dict[int, Tensor], dict[int, str]]:
-    """The tower's input (3, S, S) of each row whose picture can be read, and the reason of each other."""
-
-    def contents() -> Iterator[tuple[int, bytes | PictureError]]:
-        for row in rows:
-            try:
-                yield row, read(data.names[row])
-            except PictureError as error:
-                yield row, error
-
-    def prepare(item: tuple[int, bytes | PictureError]) -> tuple[int, Tensor | PictureError]:
-        row, content = item
-        if isinstance(content, PictureError):
-            return row, content
-        try:
-            return row, encoder.preprocess(decode_picture(content, data.names[row], encoder.input_size).image)
-        except PictureError as error:
-            return row, error
-
-    pixels, broken = {}, {}
-    # `map` reads all contents in this thread, for a tar file has one position; decoding is shared.
-    with ThreadPoolExecutor(2) as pool:
-        for row, result in pool.map(prepare, contents()):
-            if isinstance(result, PictureError):
-                broken[row] = str(result)
-            else:
-                pixels[row] = result
-    return pixels, broken
-
-
-def _write_rows(path: Path, start: int, rows: NDArray[Any]) -> None:
-    """Write rows of a file of equal rows, beginning with row `start`, through to the disk."""
-    with open(path, "r+b") as file:
-        file.seek(start * rows[0].nbytes)
-        file.write(rows.tobytes())
-        file.flush()
-        os.fsync(file.fileno())
-
-
-@contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """TrainingError for what goes wrong while a folder is written to."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise TrainingError(f"{folder} cannot be written to: {reason}; what was saved before is kept.") from error
-
-
-# ------------------------------------------------------------------ one step
-@dataclass(frozen=True)
-class Batch:
-    """B pictures by their rows in the features, with a caption each and, for the composed loss, an edit of it."""
-
-    rows: list[int]
-    captions: list[SplitCaption]
-    modifications: list[str]
-    edited: list[str]
-
-
-@dataclass(frozen=True)
-class Found:
-    """For F of a batch's edited captions, a picture that carries such a caption word for word."""
-
-    places: list[int]
-    """Which F of the batch's B they are."""
-    image: Tensor
-    """(F, D) the image features of the pictures, not normalised."""
-    same: Tensor
-    """(F, F + B) bool: which of these pictures and of the batch's own carry the same caption, too."""
-
-
-def loss_terms(
-    config: TrainingConfig,
-    encoder: DualEncoder,
-    inversion: FineGrainedInversion,
-    image: Tensor,
-    local: Tensor,
-    batch: Batch,
-    found: Found | None = None,
-) -> tuple[dict[str, Tensor], PseudoWords]:
-    """The losses of a batch by name, those of weight zero left out, and the pseudo-words.
-
-    All sentences that hold pseudo-words pass the text tower together, each at its real length; so do, without
-    gradient, those of real words.
-
-    Args:
-        config: which losses count, and their temperatures.
-        encoder: the dual encoder that the features are of.
-        inversion: the network.
-        image: (B, D) image features, not normalised.
-        local: (B, P, V) local features.
-        batch: what goes with them.
-        found: for the composed loss against pictures; None leaves it out.
-
-    """
-    weights = config.weights
-    with_edits = bool(batch.edited)
-    words = inversion(image, local)
-    count = len(image)
-    sentences: dict[str, list[prompts.Sentence]] = {"whole": [pseudo_sentence(words)] * count}
-    if weights.regularization_subject:
-        sentences["subject"] = [prompts.pseudo_subject(caption.attribute) for caption in batch.captions]
-    if weights.regularization_attributes and config.max_attributes:
-        sentences["attributes"] = [prompts.pseudo_attributes(caption.subject) for caption in batch.captions]
-    if with_edits:
-        sentences["composed"] = [pseudo_sentence(words, modification) for modification in batch.modifications]
-    together = [sentence for group in sentences.values() for sentence in group]
-    owner = torch.arange(count).repeat(len(sentences))
-    features = encode_sentences(encoder, together, words, owner)
-    pseudo = dict(zip(sentences, features.split(count), strict=True))
-    with torch.no_grad():
-        real_sentences = [prompts.real(caption.subject, caption.attribute) for caption in batch.captions]
-        edited_sentences: list[prompts.Sentence] = [(text,) for text in batch.edited]
-        real_features = encode_sentences(encoder, [*real_sentences, *edited_sentences])
-        real, edited = real_features[:count], real_features[count:]
-    terms: dict[str, Tensor] = {}
-    # In full precision even within autocast: a small temperature magnifies what bfloat16 rounds away.
-    with torch.autocast(image.device.type, enabled=False):
-        if weights.contrastive:
-            terms["contrastive"] = losses.contrastive(image, pseudo["whole"], config.temperature)
-        if weights.orthogonality and config.max_attributes:
-            terms["orthogonality"] = losses.orthogonality(words.selected.float())
-        for name in ("subject", "attributes", "whole"):
-            if getattr(weights, f"regularization_{name}") and name in pseudo:
-                terms[f"regularization_{name}"] = losses.regularization(pseudo[name], real)
-        if weights.composed:
-            said = [*batch.edited, *map(str, batch.captions)]
-            same = torch.tensor([[text == other for other in said] for text in batch.edited], device=image.device)
-            terms["composed"] = losses.composed(pseudo["composed"], edited, real, same, config.composed_temperature)
-        if weights.composed_image and found is not None:
-            terms["composed_image"] = losses.composed(
-                pseudo["composed"][found.places], found.image, image, found.same, config.composed_temperature
-            )
-    return terms, words
-
-
-# ------------------------------------------------------------------ the loop
 def train(
     config: TrainingConfig,
     images: str | Path,
@@ -404,7 +102,7 @@ def train(
     say: Say = print,
     features: str | Path | None = None,
 ) -> Path:
-    """Train an inversion network and save it in `output`, which `fti4cir.load` then reads.
+    """Train a network and save it in `output`, which `fti4cir.load` then reads.
 
     Args:
         config: see `preset`.
@@ -415,7 +113,8 @@ def train(
         resume: go on from the checkpoint in `output`, or begin if there is none.
         say: gets a line of progress now and then.
         features: where the features are kept; None: in `output`. Trainings of the same encoder on the same
-            pictures can share a folder, one after the other.
+            pictures can share a folder, one after the other. Where the disk has too little room for them, the local
+            ones are computed in every step instead.
 
     Returns:
         The output folder.
@@ -423,35 +122,75 @@ def train(
     Raises:
         TrainingError: if the output holds another training, the loss is no longer a finite number, or nothing
             can be written; the last checkpoint stays.
-        InputError, ModelError: as the data and the backbone demand.
+        InputError, ModelError, CacheError: as the data, the backbone and the features' folder demand.
 
     """
-    output = Path(output)
-    state_file = output / "checkpoint.pt"
-    if state_file.exists() and not resume:
-        raise TrainingError(f"{output} holds a training already; go on with it (--resume) or choose another folder.")
-    checkpoint.require_free(output)
-    with _writing(output):  # before hours of work, not after
-        output.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=output).close()
-    encoder = checkpoint.load_encoder(backbone)
-    data = captioned.load(images, captions)
-    if data.missing:
-        say(f"{len(data.missing)} captioned pictures are not in {images}, such as {data.missing[0]}; left out")
-    split_captions = _split_all(data, say)
-    cache = compute_features(Path(features) if features else output / "features", encoder, data, say)
-    for reason in cache.unreadable.values():
-        say(f"left out: {reason}")
-    usable = [row for row in range(len(data)) if row not in cache.unreadable and split_captions[row]]
-    training, validation = _hold_out(usable, data, config.validation)
-    if len(training) < 2:
-        raise TrainingError(f"Only {len(training)} pictures with usable captions are left; training needs at least 2.")
-    say(f"training on {len(training)} pictures, measuring on {len(validation)} others")
-    run = _Run(config, encoder, cache, data.names, split_captions, training, validation, output, say)
-    if state_file.exists():
-        run.restore(state_file)
-    run.loop()
-    return checkpoint.save(output, run.result(), encoder, run.describe(images, captions))
+    with world() as world_, contextlib.ExitStack() as opened:
+        if not world_.is_first:
+            say = _silent
+        output = Path(output)
+        state_file = output / "checkpoint.pt"
+        if state_file.exists() and not resume:
+            raise TrainingError(
+                f"{output} holds a training already; go on with it (--resume) or choose another folder."
+            )
+        checkpoint.require_free(output)
+        with _writing(output):  # before hours of work, not after
+            output.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=output).close()
+        encoder = checkpoint.load_encoder(backbone, world_.device)
+        data = captioned.load(images, captions)
+        if data.missing:
+            say(f"{len(data.missing)} captioned pictures are not in {images}, such as {data.missing[0]}; left out")
+        split_captions = _split_all(data, say)
+        folder = Path(features) if features else output / "features"
+        cache = _features(folder, encoder, data, world_, say, opened)
+        for reason in cache.unreadable.values():
+            say(f"left out: {reason}")
+        usable = [row for row in range(len(data)) if row not in cache.unreadable and split_captions[row]]
+        training, validation = _hold_out(usable, data, config.validation)
+        if len(training) < 2:
+            raise TrainingError(
+                f"Only {len(training)} pictures with usable captions are left; training needs at least 2."
+            )
+        say(f"training on {len(training)} pictures, measuring on {len(validation)} others")
+        run = _Run(
+            config, encoder, cache, data.names, split_captions, training, validation, output, folder, say, world_
+        )
+        if state_file.exists():
+            run.restore(state_file)
+        run.loop()
+        if world_.is_first:
+            description = run.describe(images, captions)
+            checkpoint.save(output, run.result(), encoder, description, config.method, run.objective.extra)
+        world_.wait()
+        return output
+
+
+def _silent(line: str) -> None:
+    """Say nothing: of several processes only the first speaks."""
+
+
+def _features(
+    folder: Path, encoder: DualEncoder, data: CaptionedPictures, world_: World, say: Say, opened: contextlib.ExitStack
+) -> Features | StreamedFeatures:
+    """The pictures' features, from a cache or, where it would be too large, partly from the pictures."""
+    share = Share(world_.rank, world_.size, world_.wait)
+
+    def lacking() -> str | None:
+        try:
+            require_room(folder, encoder, len(data))
+        except NoRoomError as error:
+            return str(error)
+        return None
+
+    reason = world_.first(lacking)
+    if reason is None:
+        return compute(folder, encoder, data, say, share=share)
+    say(f"{reason} (--features.) Until then the local features are computed in every step, which is slower.")
+    streamed = StreamedFeatures(compute(folder / "global", encoder, data, say, local=False, share=share), data, encoder)
+    opened.callback(streamed.close)
+    return streamed
 
 
 def _split_all(data: CaptionedPictures, say: Say) -> list[list[SplitCaption]]:
@@ -484,9 +223,50 @@ _NEAR = 200
 """How far away, in the order of names, the picture may be whose caption lends a part to an edit."""
 
 
-def _seed_torch(seed: int, number: int) -> None:
-    """Set PyTorch's random numbers to the stream of that number."""
-    torch.manual_seed(int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """TrainingError for what goes wrong while a folder is written to."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise TrainingError(f"{folder} cannot be written to: {reason}; what was saved before is kept.") from error
+
+
+def _seed_torch(*numbers: int) -> None:
+    """Set PyTorch's random numbers to the stream of these numbers."""
+    torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
+
+
+def _equal(texts: Sequence[str], others: Sequence[str]) -> NDArray[np.bool_]:
+    """Which of the others each text equals: (len(texts), len(others))."""
+    numbers = {text: number for number, text in enumerate(dict.fromkeys([*texts, *others]))}
+    rows, columns = (np.array([numbers[text] for text in group]) for group in (texts, others))
+    return rows[:, None] == columns
+
+
+def _alike(
+    image: NDArray[np.float32], rows: Sequence[int], size: int, random_: np.random.Generator
+) -> NDArray[np.int64]:
+    """An order of places in `rows` in which groups of `size` pictures are each nearest to one random picture."""
+    pivots = image[random_.choice(rows, size=max(1, math.isqrt(len(rows))), replace=False)]
+    # Else a long pivot would be the nearest of most.
+    pivots = (pivots / np.linalg.norm(pivots, axis=1, keepdims=True)).T  # (D, pivots)
+    nearest = np.concatenate(
+        [np.argmax(image[rows[start : start + 4096]] @ pivots, axis=1) for start in range(0, len(rows), 4096)]
+    )
+    shuffled = random_.permutation(len(rows))
+    by_pivot = shuffled[np.argsort(nearest[shuffled], kind="stable")]
+    groups = [by_pivot[start : start + size] for start in range(0, len(rows), size)]
+    return np.concatenate([groups[number] for number in random_.permutation(len(groups))])
+
+
+def _optimizer(config: TrainingConfig, network: torch.nn.Module) -> torch.optim.Optimizer:
+    settings: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(network.parameters(), momentum=0.9, **settings)
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return kind(network.parameters(), **settings)
 
 
 class _Run:
@@ -500,46 +280,80 @@ class _Run:
         self,
         config: TrainingConfig,
         encoder: DualEncoder,
-        features: Features,
+        features: Features | StreamedFeatures,
         names: Sequence[str],
         captions: list[list[SplitCaption]],
         training: list[int],
         validation: list[int],
         output: Path,
+        cache: Path,
         say: Say,
+        world_: World,
     ) -> None:
         self.config, self.encoder, self.features, self.captions = config, encoder, features, captions
         self.training, self.validation, self.output, self.say = training, validation, output, say
+        self.world = world_
+        template = config.template
+        real = sorted({template.real(*caption) for row in (*training, *validation) for caption in captions[row]})
+        self.real_rows = {text: row for row, text in enumerate(real)}
+        corpus = Corpus(encoder, features.image, captions, training, cache, say)
+        # In the first process, for the others to read.
+        for turn in (world_.is_first, not world_.is_first):
+            if turn:
+                self.real_features = compute_texts(cache, encoder, real, say)
+                self.objective = baselines.learner(config.method).objective(config, corpus)
+            world_.wait()
         _seed_torch(config.seed, 0)
         self.inversion = FineGrainedInversion(config.network(encoder)).to(encoder.device)
         if self.inversion.latent is not None:
             with torch.no_grad():
                 self.inversion.latent.project.weight.mul_(config.attribute_gain)
-        self.optimizer = torch.optim.AdamW(
-            self.inversion.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-        )
+        self.optimizer = _optimizer(config, self.inversion)
         self.average = {name: value.detach().clone() for name, value in self.inversion.named_parameters()}
-        self.batch_size = min(config.batch_size, len(training))
+        batch_size = min(config.batch_size, len(training))
+        if batch_size < world_.size:
+            raise TrainingError(f"A batch of {batch_size} is too small for {world_.size} processes.")
+        self.batch_size = batch_size // world_.size * world_.size
         self.steps_per_epoch = len(training) // self.batch_size
         self.total_steps = self.steps_per_epoch * config.epochs
+        self.ordered: tuple[int, NDArray[np.int64]] | None = None
         self.step = 0
         self.saved_step: int | None = None
         self.sums: dict[str, float] = {}
         """Of each figure, over the steps since the last report; and their number."""
-        self.says = {row: frozenset(map(str, captions[row])) for row in training}
         self.rows_of: dict[str, list[int]] = {}
-        for row, said in self.says.items():
-            for text in sorted(said):
+        for row in training:
+            for text in sorted(set(map(str, captions[row]))):
                 self.rows_of.setdefault(text, []).append(row)
         learnt = [[names[row], captions[row]] for row in training]
         self.data_key = hashlib.sha256(json.dumps(learnt).encode()).hexdigest()
 
     def batch(self, step: int) -> Batch:
-        """What a step, counted from 0, learns from."""
+        """What a step, counted from 0, learns from, over all processes; without the local features."""
         epoch, within = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng([self.config.seed, epoch]).permutation(len(self.training))
+        order = self.order(epoch)
         places = order[within * self.batch_size : (within + 1) * self.batch_size].tolist()
-        return self.make_batch(self.training, places, random.Random(f"{self.config.seed} {step}"))
+        batch = self.make_batch(self.training, places, random.Random(f"{self.config.seed} {step}"))
+        weights = self.config.weights
+        if weights.composed or weights.composed_image:
+            random_ = random.Random(f"{self.config.seed} {step} more")
+            more = random_.sample(self.training, min(self.config.negatives, len(self.training)))
+            if weights.composed:
+                batch = replace(batch, choice=self.choose_captions(batch, more, random_))
+            if weights.composed_image:
+                batch = replace(batch, found=self.find(batch, more, random_))
+        return batch
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """The places in `training` in the order of an epoch."""
+        if self.ordered is None or self.ordered[0] != epoch:
+            random_ = np.random.default_rng([self.config.seed, epoch])
+            if self.config.alike == 1:
+                order = random_.permutation(len(self.training))
+            else:
+                order = _alike(self.features.image, self.training, self.config.alike, random_)
+            self.ordered = (epoch, order)
+        return self.ordered[1]
 
     def make_batch(self, pool: list[int], places: Sequence[int], random_: random.Random) -> Batch:
         """The pictures at some places of `pool`, which lends the edits their other captions, too."""
@@ -554,25 +368,50 @@ class _Run:
                 result = edit(caption, other, random_)
                 modifications.append(result.modification)
                 edited.append(result.caption)
-        return Batch(rows, chosen, modifications, edited)
+        real = [self.real_rows[self.config.template.real(*caption)] for caption in chosen]
+        return Batch(
+            rows=rows,
+            captions=chosen,
+            image=self.tensor(self.features.image[rows]),
+            local=None,
+            real=self.tensor(self.real_features[real]),
+            modifications=modifications,
+            edited=edited,
+        )
 
-    def find(self, batch: Batch, random_: random.Random) -> Found | None:
-        """Pictures that carry the edited captions, drawn among all that do; None if there are fewer than two."""
+    def tensor(self, values: NDArray[Any]) -> Tensor:
+        """Rows of a mapped file on the encoder's device."""
+        return torch.from_numpy(np.asarray(values)).to(self.encoder.device)
+
+    def choose_captions(self, batch: Batch, more: Sequence[int], random_: random.Random) -> Choice:
+        """The captions that a batch's edited ones have to be told from: its own, and one each of `more` pictures."""
+        others = [*batch.captions, *(random_.choice(self.captions[row]) for row in more)]
+        said = [*batch.edited, *map(str, others)]
+        real = [self.real_rows[self.config.template.real(*caption)] for caption in others]
+        return Choice(self.tensor(self.real_features[real]), self.tensor(_equal(batch.edited, said)))
+
+    def find(self, batch: Batch, more: Sequence[int], random_: random.Random) -> Found | None:
+        """Pictures that carry the edited captions, drawn among all that do; None if there are fewer than two.
+
+        They have to be told from the batch's own pictures and from `more`.
+        """
         candidates = [self.rows_of.get(text, []) for text in batch.edited]
         places = [place for place, rows in enumerate(candidates) if rows]
         if len(places) < 2:
             return None
         rows = [random_.choice(candidates[place]) for place in places]
-        said = [self.says[row] for row in [*rows, *batch.rows]]
-        same = torch.tensor([[batch.edited[place] in other for other in said] for place in places])
-        image = torch.from_numpy(np.asarray(self.features.image[rows])).to(self.encoder.device)
-        return Found(places, image, same.to(self.encoder.device))
+        others = [*batch.rows, *more]
+        columns = np.array([*rows, *others])
+        same = np.stack([np.isin(columns, candidates[place]) for place in places])
+        choice = Choice(self.tensor(self.features.image[others]), self.tensor(same))
+        return Found(places, self.tensor(self.features.image[rows]), choice)
 
     def loop(self) -> None:
         """Train from the present step to the last; saved now and then."""
         config = self.config
         first, started, saved = self.step, time.monotonic(), time.monotonic()
-        self.start_log()
+        if self.world.is_first:
+            self.start_log()
         self.inversion.train()
         while self.step < self.total_steps:
             rate = config.learning_rate_at(self.step, self.steps_per_epoch)
@@ -580,29 +419,22 @@ class _Run:
             for name, value in {**terms, "steps": 1.0}.items():
                 self.sums[name] = self.sums.get(name, 0.0) + value
             ends_epoch = self.step % self.steps_per_epoch == 0
-            if ends_epoch or self.step % 50 == 0:
+            if self.world.is_first and (ends_epoch or self.step % 50 == 0):
                 left = (time.monotonic() - started) / (self.step - first) * (self.total_steps - self.step)
                 self.report(rate, self.validate() if ends_epoch else {}, left)
-            if ends_epoch or time.monotonic() - saved > _SAVE_EVERY:
+            if self.world.is_first and (ends_epoch or time.monotonic() - saved > _SAVE_EVERY):
                 self.save()
                 saved = time.monotonic()
 
     def take_step(self, rate: float) -> dict[str, float]:
         """Learn from one batch; gives the step's figures. TrainingError if they are no longer numbers."""
         config = self.config
-        _seed_torch(config.seed, 1 + self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         batch = self.batch(self.step)
-        image, local = self.features.take(batch.rows, self.encoder.device)
-        found = None
-        if config.weights.composed_image:
-            found = self.find(batch, random.Random(f"{config.seed} {self.step} found"))
-        with self.precision():
-            terms, words = loss_terms(config, self.encoder, self.inversion, image, local, batch, found)
-        total = config.weights.total(terms)
         self.optimizer.zero_grad()
-        total.backward()
+        terms, count = self.backward(batch)
+        total = config.weights.total(terms)
         # Without a limit, this only measures the norm.
         norm = torch.nn.utils.clip_grad_norm_(self.inversion.parameters(), config.clip_norm or math.inf)
         if not (torch.isfinite(total) and torch.isfinite(norm)):
@@ -610,8 +442,49 @@ class _Run:
         self.optimizer.step()
         self.step += 1
         self.update_average()
-        figures = {**terms, "total": total, "attributes": words.counts.float().mean()}
+        figures = {**terms, "total": total, "attributes": count}
         return {name: value.item() for name, value in figures.items()}
+
+    def backward(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        """The gradient of a batch's loss; gives the losses by name, and the mean number of attribute words.
+
+        Where the batch passes in chunks, the gradient of each output is computed first, from all of them, and then
+        handed to the network chunk by chunk.
+        """
+        share = len(batch.rows) // self.world.size
+        own = batch.part(self.world.rank * share, (self.world.rank + 1) * share)
+        own = replace(own, local=self.features.take(own.rows, self.encoder.device).local)
+        size = self.config.chunk_size or share
+        chunks = [own.part(start, min(start + size, share)) for start in range(0, share, size)]
+        first_chunk = self.world.rank * math.ceil(share / size)
+
+        def outputs(number: int) -> dict[str, Tensor]:
+            _seed_torch(self.config.seed, 1 + self.step, first_chunk + number)
+            with self.precision():
+                return self.objective.outputs(self.inversion, chunks[number])
+
+        if len(chunks) == 1:
+            own_outputs = outputs(0)
+        else:
+            with torch.no_grad():
+                parts = [outputs(number) for number in range(len(chunks))]
+            own_outputs = {name: torch.cat([part[name] for part in parts]).requires_grad_() for name in parts[0]}
+        everything = {name: self.world.gather(values) for name, values in own_outputs.items()}
+        terms = self.objective.terms(everything, batch)
+        self.config.weights.total(terms).backward()
+        if len(chunks) > 1:
+            for number in range(len(chunks)):
+                again = outputs(number)
+                start = number * size
+                wanted = {
+                    name: gradient[start : start + size]
+                    for name, values in own_outputs.items()
+                    if (gradient := values.grad) is not None and again[name].requires_grad
+                }
+                torch.autograd.backward([again[name] for name in wanted], list(wanted.values()))
+        self.world.add_gradients(self.inversion.parameters())
+        words = everything.get("count")
+        return terms, torch.zeros(()) if words is None else words.detach().mean()
 
     def diverged(self, what: str) -> TrainingError:
         """The error for a training that cannot go on."""
@@ -654,18 +527,16 @@ class _Run:
         network = self.result()
         random_ = random.Random(f"{self.config.seed} validation")
         batch = self.make_batch(self.validation, range(len(self.validation)), random_)
-        wholes, composed, pictures, edited, real = [], [], [], [], []
+        wholes, composed, edited = [], [], []
         for start in range(0, len(batch.rows), 64):
             part = slice(start, start + 64)
             image, local = self.features.take(batch.rows[part], self.encoder.device)
             words = network(image, local)
-            pictures.append(image)
-            wholes.append(encode_sentences(self.encoder, [pseudo_sentence(words)] * len(image), words))
+            wholes.append(encode_sentences(self.encoder, [network.config.sentence()] * len(image), words))
             if batch.edited:
-                asked = [pseudo_sentence(words, modification) for modification in batch.modifications[part]]
+                asked = [network.config.sentence(modification) for modification in batch.modifications[part]]
                 composed.append(encode_sentences(self.encoder, asked, words))
                 edited.append(encode_sentences(self.encoder, [(text,) for text in batch.edited[part]]))
-                real.append(encode_sentences(self.encoder, [prompts.real(*parts) for parts in batch.captions[part]]))
 
         def nearest(queries: list[Tensor], keys: list[Tensor]) -> list[int]:
             scores = F.normalize(torch.cat(queries), dim=-1) @ F.normalize(torch.cat(keys), dim=-1).T
@@ -673,11 +544,11 @@ class _Run:
             return found
 
         count = len(batch.rows)
-        hits = sum(place == own for own, place in enumerate(nearest(wholes, pictures)))
+        hits = sum(place == own for own, place in enumerate(nearest(wholes, [batch.image])))
         figures = {"val_image_R@1": hits / count}
         if batch.edited:
             said = [*batch.edited, *map(str, batch.captions)]  # several may say the same
-            hits = sum(said[place] == said[own] for own, place in enumerate(nearest(composed, [*edited, *real])))
+            hits = sum(said[place] == said[own] for own, place in enumerate(nearest(composed, [*edited, batch.real])))
             figures["val_composed_R@1"] = hits / count
         return figures
 
@@ -767,7 +638,7 @@ class _Run:
     def describe(self, images: str | Path, captions: str | Path) -> dict[str, object]:
         """How the network was made, for the saved model's config."""
         return {
-            "method": "fti4cir",
+            "method": self.config.method,
             "pictures": len(self.training),
             "images": Path(images).name,
             "captions": Path(captions).name,

@@ -2,60 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
 
-from ..errors import InputError, ModelError
-from .base import Method, Model
-from .inversion import Fti4cir
-from .simple import ImageOnly, TextOnly, WeightedSum
+from ..errors import InputError
+from .base import Learner, Method, Model
+from .inversion import FTI4CIR, Inversion
+from .lincir import LINCIR
+from .pic2word import PIC2WORD
+from .searle import SEARLE, OptimizedInversion
+from .simple import Captioned, ImageOnly, TextOnly, WeightedSum
 
-METHODS: Mapping[str, Callable[[Model, float], Method]] = {
-    "fti4cir": lambda model, image_weight: Fti4cir(model),
-    "image": lambda model, image_weight: ImageOnly(),
-    "text": lambda model, image_weight: TextOnly(model),
-    "sum": WeightedSum,
+
+class Captions(NamedTuple):
+    """Captions of the pictures in a folder."""
+
+    images: Path
+    table: Path
+    """As `datasets.captioned` reads it."""
+
+
+LEARNED: Mapping[str, Learner] = {
+    "fti4cir": FTI4CIR,
+    "pic2word": PIC2WORD,
+    "searle": SEARLE,
+    "lincir": LINCIR,
 }
-"""Name -> what makes the method, from a model and the image weight that `sum` goes by."""
+"""Name -> how a method learns that has a network of its own."""
 
-_PLANNED = {
-    "caption": "it needs a captioner, which this version does not include",
-    "pic2word": "its weights have to be learned, and this version trains fti4cir only",
-    "searle": "its weights have to be learned, and this version trains fti4cir only",
-    "lincir": "its weights have to be learned, and this version trains fti4cir only",
-}
+METHODS = (*LEARNED, "searle-oti", "image", "text", "sum", "caption")
 
 
-def create(name: str, model: Model, image_weight: float = 0.5) -> Method:
+def create(name: str, model: Model, image_weight: float = 0.5, captions: Captions | None = None) -> Method:
     """The method of that name, on a model.
 
     Args:
-        name: a key of `METHODS`.
+        name: one of `METHODS`.
         model: what encodes texts and composes.
-        image_weight: the picture's share in `sum`, from 0 to 1; the other methods have no use for it.
+        image_weight: the picture's share in `sum`, from 0 to 1.
+        captions: for `caption`.
 
     Raises:
-        InputError: if no such method is known, or the weight is out of range.
-        ModelError: if the method is known but cannot be had yet, or the model has no weights for it.
+        InputError: if no such method is known, the weight is out of range, or there are no captions.
+        ModelError: if the model has no weights for it.
     """
-    _require_available(name)
-    return METHODS[name](model, image_weight)
+    if name in LEARNED:
+        return Inversion(name, model)
+    match name:
+        case "searle-oti":
+            return OptimizedInversion(model)
+        case "image":
+            return ImageOnly()
+        case "text":
+            return TextOnly(model)
+        case "sum":
+            return WeightedSum(model, image_weight)
+        case "caption":
+            if captions is None:
+                raise InputError("The method caption needs captions of the pictures; give them with --captions FILE.")
+            return Captioned.read(model, captions.images, captions.table)
+    raise _unknown(name)
 
 
-def require_trainable(name: str) -> None:
-    """Refuse a method that cannot be trained.
-
-    Raises:
-        InputError: if no such method is known, or it learns nothing.
-        ModelError: if the method is known but cannot be had yet.
-    """
-    _require_available(name)
-    if name != "fti4cir":
-        raise InputError(f"The method {name!r} learns nothing, so there is nothing to train; fti4cir can be trained.")
-
-
-def _require_available(name: str) -> None:
-    available = ", ".join(METHODS)
-    if name in _PLANNED:
-        raise ModelError(f"The method {name!r} is not available yet: {_PLANNED[name]}; available are: {available}.")
+def learner(name: str) -> Learner:
+    """How the method of that name learns; InputError if it is not known or learns nothing."""
     if name not in METHODS:
-        raise InputError(f"There is no method {name!r}; available are: {available}.")
+        raise _unknown(name)
+    if name not in LEARNED:
+        raise InputError(f"The method {name!r} has nothing to train; these have: {', '.join(LEARNED)}.")
+    return LEARNED[name]
+
+
+def _unknown(name: str) -> InputError:
+    return InputError(f"There is no method {name!r}; available are: {', '.join(METHODS)}.")

@@ -1,15 +1,18 @@
-"""Methods that learn nothing: the picture alone, the text alone, their weighted sum."""
+"""Methods that learn nothing: the picture alone, the text alone, their weighted sum, a caption of the picture."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..backbones.base import VisionFeatures
+from ..datasets import captioned
 from ..errors import InputError
+from ..inversion.prompts import Template
 
 
 class TextEncoder(Protocol):
@@ -31,7 +34,13 @@ class ImageOnly:
 
     name = "image"
 
-    def compose(self, features: VisionFeatures, texts: Sequence[str], owner: Sequence[int] | None = None) -> Tensor:
+    def compose(
+        self,
+        features: VisionFeatures,
+        texts: Sequence[str],
+        owner: Sequence[int] | None = None,
+        pictures: Sequence[Path] = (),
+    ) -> Tensor:
         """Picture features (R, D), not normalised, to unit length, that of each text's owner (B, D)."""
         unit = F.normalize(features.image, dim=-1)
         return unit if owner is None else unit[list(owner)]
@@ -45,7 +54,13 @@ class TextOnly:
     def __init__(self, model: TextEncoder) -> None:
         self._model = model
 
-    def compose(self, features: VisionFeatures, texts: Sequence[str], owner: Sequence[int] | None = None) -> Tensor:
+    def compose(
+        self,
+        features: VisionFeatures,
+        texts: Sequence[str],
+        owner: Sequence[int] | None = None,
+        pictures: Sequence[Path] = (),
+    ) -> Tensor:
         """B texts to unit-length features (B, D); the pictures make no difference."""
         # A block of queries repeats a few texts many times: encode each once.
         distinct = {text: row for row, text in enumerate(dict.fromkeys(texts))}
@@ -70,7 +85,64 @@ class WeightedSum:
         self._image, self._text = ImageOnly(), TextOnly(model)
         self._weight = image_weight
 
-    def compose(self, features: VisionFeatures, texts: Sequence[str], owner: Sequence[int] | None = None) -> Tensor:
+    def compose(
+        self,
+        features: VisionFeatures,
+        texts: Sequence[str],
+        owner: Sequence[int] | None = None,
+        pictures: Sequence[Path] = (),
+    ) -> Tensor:
         """Features of R pictures and B texts, each of the picture that `owner` says, to (B, D)."""
         image, text = self._image.compose(features, texts, owner), self._text.compose(features, texts)
         return F.normalize(self._weight * image + (1 - self._weight) * text, dim=-1)
+
+
+class Captioned:
+    """A caption of the picture in the place of its pseudo-words: `a photo of {caption} but {modification}`.
+
+    Of several captions of a picture the first counts.
+
+    Args:
+        model: what encodes texts.
+        captions: a caption for each picture's file.
+    """
+
+    name = "caption"
+
+    def __init__(self, model: TextEncoder, captions: Mapping[Path, str]) -> None:
+        self._model, self._captions = model, captions
+        self._template = Template()
+
+    @classmethod
+    def read(cls, model: TextEncoder, images: Path, table: Path) -> Captioned:
+        """With captions from a table that `datasets.captioned` reads; InputError if it cannot."""
+        data = captioned.load(images, table)
+        first = zip(data.names, data.captions, strict=True)
+        return cls(model, {(images / name).absolute(): captions[0].text for name, captions in first})
+
+    def compose(
+        self,
+        features: VisionFeatures,
+        texts: Sequence[str],
+        owner: Sequence[int] | None = None,
+        pictures: Sequence[Path] = (),
+    ) -> Tensor:
+        """R pictures' files and B modifications, each of the picture `owner` says, to (B, D).
+
+        Raises:
+            InputError: if a picture has no caption.
+        """
+        known = [self._captions.get(picture.absolute()) for picture in pictures]
+        if None in known:
+            raise InputError(
+                f"The picture {pictures[known.index(None)]} has no caption; caption all of them with `fti4cir caption "
+                "FOLDER --output captions.jsonl`."
+            )
+        rows = range(len(texts)) if owner is None else owner
+        template = self._template
+        return self._model.encode_texts(
+            [
+                f"{template.opening} {known[row]} {template.modification.format(text=text)}"
+                for row, text in zip(rows, texts, strict=True)
+            ]
+        )

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from ..backbones.base import DualEncoder
-from . import prompts
 from .network import PseudoWords
 from .prompts import Sentence, Slot
 
@@ -30,14 +29,6 @@ class _Tokens:
     ids: list[int]
     source: list[int]
     """For every token: -1 a real one, 0 the subject word, j >= 1 the j-th attribute word."""
-
-
-def pseudo_sentence(words: PseudoWords, modification: str | None = None) -> Sentence:
-    """The sentence that pseudo-words make, with ` but {modification}` where there is one.
-
-    Of a network without attributes it names the subject alone.
-    """
-    return prompts.whole(modification) if words.attributes.shape[1] else prompts.subject_only(modification)
 
 
 def encode_sentences(

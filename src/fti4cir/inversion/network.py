@@ -6,7 +6,9 @@ Retrieval", SIGIR 2024.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,7 @@ from torch.nn import functional as F
 
 from ..errors import ModelError
 from .attributes import LatentAttributes, select
+from .prompts import Sentence, Template
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class InversionConfig:
     """Heads of each of its layers."""
     dropout: float = 0.5
     """After each hidden layer of the two mappings to words."""
+    template: Template = field(default_factory=Template)
+    """The real words around the pseudo-words."""
 
     def __post_init__(self) -> None:
         for name in ("joint_width", "vision_width", "token_width", "num_latent", "layers", "heads"):
@@ -53,6 +58,18 @@ class InversionConfig:
             raise ModelError(f"threshold is {self.threshold}, but must lie in [0, 1).")
         if not 0 <= self.dropout < 1:
             raise ModelError(f"dropout is {self.dropout}, but must lie in [0, 1).")
+
+    @classmethod
+    def from_json(cls, entries: Mapping[str, Any]) -> InversionConfig:
+        """What `dataclasses.asdict` made of a configuration; TypeError if a field is missing or unknown."""
+        return cls(**{**entries, "template": Template(**entries.get("template", {}))})
+
+    def sentence(self, modification: str | None = None) -> Sentence:
+        """The sentence that a picture's pseudo-words make, and the modification with it where there is one.
+
+        Without attributes it names the subject alone.
+        """
+        return self.template.pseudo(modification, with_attributes=self.max_attributes > 0)
 
 
 @dataclass(frozen=True)
@@ -76,6 +93,46 @@ class PseudoWords:
     """(B, K)."""
     latent: Tensor
     """(B, K, D) all latent local attributes."""
+
+    @classmethod
+    def of_subjects(cls, subject: Tensor) -> PseudoWords:
+        """Subject words (B, W) without attributes."""
+        batch, width = subject.shape
+        none = subject.new_zeros(batch, 0)
+        return cls(
+            subject=subject,
+            attributes=subject.new_zeros(batch, 0, width),
+            counts=torch.zeros(batch, dtype=torch.long, device=subject.device),
+            selected=none[..., None],
+            indices=none.long(),
+            relevance=none,
+            latent=none[..., None],
+        )
+
+    def without_some(self, share: float) -> PseudoWords:
+        """The same, with a random share of each picture's attribute words left out, but never all of them.
+
+        The words that stay keep their order.
+        """
+        places = torch.arange(self.indices.shape[1], device=self.indices.device)
+        words = places < self.counts[:, None]  # (B, M)
+        drawn = torch.rand(words.shape, device=words.device)
+        # The luckiest of a picture's words always stays.
+        best = drawn.masked_fill(~words, -1.0).argmax(dim=1, keepdim=True) == places
+        kept = words & ((drawn >= share) | best)
+        order = torch.where(kept, places, len(places) + places).argsort(dim=1)
+
+        def ordered(values: Tensor) -> Tensor:  # (B, M, ...)
+            index = order.reshape(*order.shape, *[1] * (values.dim() - 2)).expand_as(values)
+            return values.gather(1, index)
+
+        return replace(
+            self,
+            attributes=ordered(self.attributes),
+            counts=kept.sum(dim=1),
+            selected=ordered(self.selected),
+            indices=ordered(self.indices),
+        )
 
 
 class WordMapping(nn.Module):
@@ -115,16 +172,7 @@ class FineGrainedInversion(nn.Module):
         """Image features (B, D), not normalised, and local features (B, P, V), to pseudo-words."""
         subject = self.subject(image)
         if self.latent is None or self.attribute is None:
-            batch, config = len(image), self.config
-            return PseudoWords(
-                subject,
-                image.new_zeros(batch, 0, config.token_width),
-                torch.zeros(batch, dtype=torch.long, device=image.device),
-                image.new_zeros(batch, 0, config.joint_width),
-                torch.zeros(batch, 0, dtype=torch.long, device=image.device),
-                image.new_zeros(batch, 0),
-                image.new_zeros(batch, 0, config.joint_width),
-            )
+            return PseudoWords.of_subjects(subject)
         latent = self.latent(local)
         selection = select(latent, image, self.config.max_attributes, self.config.threshold)
         chosen = latent.gather(1, selection.indices[..., None].expand(-1, -1, latent.shape[-1]))

@@ -6,9 +6,10 @@ a `*` included, is only text.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 
-from ..errors import InputError
+from ..errors import InputError, ModelError
 
 
 class Slot(Enum):
@@ -23,31 +24,45 @@ class Slot(Enum):
 Sentence = tuple[str | Slot, ...]
 
 
-def whole(modification: str | None = None) -> Sentence:
-    """`a photo of [s] with [a_1] ... [a_n]`, and ` but {modification}` where there is one."""
-    sentence: Sentence = ("a photo of", Slot.SUBJECT, "with", Slot.ATTRIBUTES)
-    return sentence if modification is None else (*sentence, f"but {check_text(modification)}")
+@dataclass(frozen=True)
+class Template:
+    """The real words of a sentence around its pseudo-words; the defaults are the paper's."""
 
+    opening: str = "a photo of"
+    """What comes before the subject."""
+    attributes: str = "with"
+    """What comes between the subject and the attributes."""
+    modification: str = "but {text}"
+    """How a modification follows; `{text}` stands for it."""
 
-def subject_only(modification: str | None = None) -> Sentence:
-    """`a photo of [s]`, and ` but {modification}`: the sentence of a method with a single word."""
-    sentence: Sentence = ("a photo of", Slot.SUBJECT)
-    return sentence if modification is None else (*sentence, f"but {check_text(modification)}")
+    def __post_init__(self) -> None:
+        if self.modification.count("{text}") != 1:
+            raise ModelError(f"The template's modification must hold {{text}} once, but is {self.modification!r}.")
 
+    def pseudo(self, modification: str | None = None, with_attributes: bool = True) -> Sentence:
+        """`a photo of [s] with [a_1] ... [a_n]`, and ` but {modification}` where there is one.
 
-def pseudo_subject(attribute: str) -> Sentence:
-    """`a photo of [s] with {attribute}`."""
-    return ("a photo of", Slot.SUBJECT, f"with {attribute}")
+        Without attributes, `a photo of [s]`: the sentence of a method with a single word.
+        """
+        sentence: Sentence = (self.opening, Slot.SUBJECT)
+        if with_attributes:
+            sentence = (*sentence, self.attributes, Slot.ATTRIBUTES)
+        if modification is None:
+            return sentence
+        before, after = self.modification.split("{text}")
+        return (*sentence, before + check_text(modification) + after)
 
+    def pseudo_subject(self, attribute: str) -> Sentence:
+        """`a photo of [s] with {attribute}`."""
+        return (self.opening, Slot.SUBJECT, f"{self.attributes} {attribute}")
 
-def pseudo_attributes(subject: str) -> Sentence:
-    """`a photo of {subject} with [a_1] ... [a_n]`."""
-    return (f"a photo of {subject} with", Slot.ATTRIBUTES)
+    def pseudo_attributes(self, subject: str) -> Sentence:
+        """`a photo of {subject} with [a_1] ... [a_n]`."""
+        return (f"{self.opening} {subject} {self.attributes}", Slot.ATTRIBUTES)
 
-
-def real(subject: str, attribute: str) -> Sentence:
-    """`a photo of {subject} with {attribute}`, all words real."""
-    return (f"a photo of {subject} with {attribute}",)
+    def real(self, subject: str, attribute: str) -> str:
+        """`a photo of {subject} with {attribute}`, all words real."""
+        return f"{self.opening} {subject} {self.attributes} {attribute}"
 
 
 def check_text(text: str) -> str:

@@ -1,0 +1,32 @@
+"""Pic2Word: one pseudo-word a picture, from contrastive learning alone.
+
+Saito, Sohn, Zhang, Li, Lee, Saenko, Pfister, "Pic2Word: Mapping Pictures to Words for Zero-shot Composed Image
+Retrieval", CVPR 2023.
+"""
+
+from __future__ import annotations
+
+from ..inversion.prompts import Template
+from ..losses import LossWeights
+from ..recipe import TrainingConfig
+from .base import Learner
+from .inversion import InversionObjective
+
+PIC2WORD = Learner(
+    TrainingConfig(
+        method="pic2word",
+        epochs=5,
+        batch_size=128,
+        learning_rate=1e-4,
+        weight_decay=0.1,
+        schedule="cosine",
+        warmup_steps=50,
+        temperature=0.05,
+        weights=LossWeights(1.0, 0.0, 0.0, 0.0, 0.0),
+        max_attributes=0,
+        dropout=0.1,
+        template=Template(modification=", {text}"),
+        bfloat16=True,
+    ),
+    InversionObjective,
+)

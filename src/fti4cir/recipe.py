@@ -1,0 +1,134 @@
+"""What a training is made of: one dataclass, every part of it a switch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from .backbones.base import DualEncoder
+from .errors import TrainingError
+from .inversion.network import InversionConfig
+from .inversion.prompts import Template
+from .losses import LossWeights
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Everything that decides what a training gives. The defaults are the paper's, as its release has them."""
+
+    method: str = "fti4cir"
+    """What learns: a key of `baselines.LEARNED`."""
+
+    # -- how long, and how fast
+    epochs: int = 60
+    """How often each picture is seen, with one of its captions."""
+    batch_size: int = 256
+    """Pictures a step, over all devices; with the contrastive losses, more is not only faster."""
+    chunk_size: int = 0
+    """Pictures that pass the network at a time on one device, for a batch that its memory cannot hold; 0: all. The
+    loss is that of the whole batch (cached gradients; Gao et al., 2021), at the price of a second forward pass."""
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    """`sgd` with a momentum of 0.9."""
+    learning_rate: float = 4e-5
+    weight_decay: float = 0.01
+    schedule: Literal["step", "cosine", "constant"] = "step"
+    """`step`: a tenth of the learning rate from `decay_epoch` on; `cosine`: down to zero."""
+    decay_epoch: int = 10
+    warmup_steps: int = 0
+    """The learning rate rises linearly over these, but at most over a tenth of all."""
+    clip_norm: float | None = None
+    """The gradient's norm is held below this."""
+    average: float = 0.0
+    """Decay of the exponential average of the weights, which then is what is saved; 0: the last weights."""
+    bfloat16: bool = False
+    """Run the step in bfloat16 where the processor multiplies it in hardware."""
+
+    # -- what is learned
+    weights: LossWeights = field(default_factory=LossWeights)
+    """What each loss counts."""
+    temperature: float = 0.20
+    """Of the contrastive loss."""
+    composed_temperature: float = 0.07
+    """Of the composed loss."""
+
+    # -- the network, as in `InversionConfig`
+    num_latent: int = 24
+    max_attributes: int = 12
+    threshold: float | None = 0.05
+    layers: int = 3
+    heads: int = 1
+    dropout: float = 0.5
+    template: Template = field(default_factory=Template)
+    attribute_gain: float = 1.0
+    """Scale of the initial weights that turn the attribute transformer's outputs into latent attributes. With 1 all
+    pictures start with nearly the same attributes; a small encoder then never learns to tell them apart."""
+
+    # -- what it is shown
+    attribute_masking: float = 0.0
+    """Share of the attribute words that is left out of a training sentence at random."""
+    noise: float = 0.0
+    """Gaussian noise on the image features that the network sees, its length relative to theirs."""
+    negatives: int = 0
+    """Pictures and captions of the whole set, drawn for each step, which a composed sentence has to be told from, too.
+    Their features are known already, so that thousands cost next to nothing."""
+    alike: int = 1
+    """Pictures that look alike come into a batch together in groups of so many: hard negatives."""
+    inversion_steps: int = 60
+    """Steps of the optimisation that inverts each picture, for a method that learns from its result."""
+    validation: int = 500
+    """Pictures kept out of training to measure on, at most a tenth of all."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "alike", "inversion_steps"):
+            if getattr(self, name) < 1:
+                raise TrainingError(f"{name} is {getattr(self, name)}, but must be at least 1.")
+        for name in ("learning_rate", "temperature", "composed_temperature", "clip_norm", "attribute_gain"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise TrainingError(f"{name} is {value}, but must be above 0.")
+        for name, known in (("schedule", ("step", "cosine", "constant")), ("optimizer", ("adamw", "adam", "sgd"))):
+            if getattr(self, name) not in known:
+                raise TrainingError(f"{name} is {getattr(self, name)!r}, but must be one of {', '.join(known)}.")
+        for name in ("average", "attribute_masking"):
+            if not 0 <= getattr(self, name) < 1:
+                raise TrainingError(f"{name} is {getattr(self, name)}, but must lie in [0, 1).")
+        for name in (
+            "weight_decay",
+            "warmup_steps",
+            "validation",
+            "decay_epoch",
+            "seed",
+            "chunk_size",
+            "noise",
+            "negatives",
+        ):
+            if getattr(self, name) < 0:
+                raise TrainingError(f"{name} is {getattr(self, name)}, but must not be negative.")
+
+    @classmethod
+    def from_json(cls, entries: Mapping[str, Any]) -> TrainingConfig:
+        """What `dataclasses.asdict` made of a configuration; TypeError if a field is unknown."""
+        weights = LossWeights(**entries.get("weights", {}))
+        template = Template(**entries.get("template", {}))
+        return cls(**{**entries, "weights": weights, "template": template})
+
+    def network(self, encoder: DualEncoder) -> InversionConfig:
+        """The network's configuration for an encoder."""
+        return InversionConfig(
+            encoder.joint_width, encoder.vision_width, encoder.token_width, self.num_latent, self.max_attributes,
+            self.threshold, self.layers, self.heads, self.dropout, self.template,
+        )  # fmt: skip
+
+    def learning_rate_at(self, step: int, steps_per_epoch: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        total_steps = self.epochs * steps_per_epoch
+        warmup = min(self.warmup_steps, total_steps // 10)
+        rate = self.learning_rate * min(1.0, (step + 1) / max(1, warmup))
+        if self.schedule == "cosine":
+            return rate * 0.5 * (1 + math.cos(math.pi * step / total_steps))
+        if self.schedule == "step" and step >= self.decay_epoch * steps_per_epoch:
+            return rate * 0.1
+        return rate
