@@ -1,0 +1,44 @@
+"""Reports of evaluations: one page to look at, and the figures to go on with."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from .page import page
+from .study import Study, measure, measure_descriptions, study
+from .table import comma_separated, figures, markdown
+
+__all__ = ["Study", "measure", "measure_descriptions", "study", "write"]
+
+
+def write(study: Study, folder: str | Path) -> Path:
+    """Write a report: `report.json`, `table.md`, `table.csv`, and `index.html`, which needs nothing beside it.
+
+    The folder is made where there is none. Each file is replaced as a whole, so that none is ever half of one report
+    and half of another; other files in the folder are left alone.
+
+    Returns:
+        The page.
+
+    Raises:
+        PictureError: if a picture that is shown cannot be read.
+    """
+    folder = Path(folder)
+    told = figures(study)
+    contents = {
+        "report.json": json.dumps(told, indent=1) + "\n",
+        "table.md": markdown(told),
+        "table.csv": comma_separated(told),
+        "index.html": page(study, told),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        partial = folder / f".{name}.{os.getpid()}.tmp"
+        try:
+            partial.write_text(content, encoding="utf-8", newline="\n")
+            partial.replace(folder / name)
+        finally:
+            partial.unlink(missing_ok=True)
+    return folder / "index.html"

@@ -1,0 +1,83 @@
+"""Which queries a report shows, and their pictures as thumbnails."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..pictures import open_picture
+from .study import Study
+
+_SEED = 0
+_RANDOM, _BEST, _WORST = 6, 3, 3
+_SIDE = 144
+
+
+class Group(NamedTuple):
+    """Queries that are shown for one reason."""
+
+    title: str
+    why: str
+    queries: tuple[int, ...]
+
+
+def choose(study: Study) -> list[Group]:
+    """Some random queries, and of the others some best and some worst by the first method; always the same ones.
+
+    The random ones are drawn before all others, for what is left over by a choice of the best and the worst is not a
+    fair sample. Where more are equally good or bad than are shown, chance decides, not the benchmark's order.
+    """
+    first = study.evaluations[0]
+    figures = first.per_query[study.compared_by]  # (Q,)
+    shuffled = np.random.default_rng(_SEED).permutation(len(figures))
+    random, others = shuffled[:_RANDOM], shuffled[_RANDOM:]
+    ordered = others[np.argsort(-figures[others], kind="stable")]
+    best, worst = ordered[:_BEST], ordered[max(_BEST, len(ordered) - _WORST) :][::-1]
+
+    def equals(chosen: NDArray[np.int64]) -> str:
+        last = figures[chosen[-1]]
+        equal = int((figures == last).sum())
+        return f" {equal} of {len(figures)} queries have {last:.3f}: chance decided between them." if equal > 1 else ""
+
+    by = f"{study.compared_by} by {first.method}, of the queries that are not shown above."
+    groups = [Group("Random", f"Drawn evenly from all queries, with seed {_SEED}.", tuple(random.tolist()))]
+    if len(best):
+        groups.append(Group("Best", f"Highest {by}{equals(best)}", tuple(best.tolist())))
+    if len(worst):
+        groups.append(Group("Worst", f"Lowest {by}{equals(worst)}", tuple(worst.tolist())))
+    return groups
+
+
+@dataclass
+class Thumbnails:
+    """Small pictures as rules of a style sheet, each once however often it is shown."""
+
+    _classes: dict[Path, str] = field(default_factory=dict)
+    _rules: list[str] = field(default_factory=list)
+
+    def style_of(self, path: Path) -> str:
+        """The class that has the picture as its background.
+
+        Raises:
+            PictureError: if it cannot be read.
+        """
+        if path not in self._classes:
+            small = open_picture(path, at_least=_SIDE)
+            small.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+            buffer = io.BytesIO()
+            small.save(buffer, "JPEG", quality=75)
+            data = base64.b64encode(buffer.getvalue()).decode()
+            self._classes[path] = f"p{len(self._classes)}"
+            self._rules.append(f".{self._classes[path]}{{background-image:url(data:image/jpeg;base64,{data})}}")
+        return self._classes[path]
+
+    def style(self) -> str:
+        """The rules of all pictures asked for so far."""
+        return "\n".join(self._rules)

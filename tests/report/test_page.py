@@ -1,0 +1,110 @@
+"""The page: whole, self-contained, and true to the figures."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from fti4cir.report import Study
+from fti4cir.report.examples import choose
+from fti4cir.report.page import page
+from fti4cir.report.study import Item, Words
+from fti4cir.report.table import figures, hits
+from tinystudy import two_methods
+
+
+class Page(HTMLParser):
+    """Collects tags and classes, and fails on ones that are not closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.classes: list[str] = []
+        self.text = ""
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.classes += (dict(attrs).get("class") or "").split()
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """A piece of SVG that closes itself."""
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text += data
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return two_methods(tmp_path_factory.mktemp("pictures"))
+
+
+def test_self_contained(made: Study) -> None:
+    text = page(made, figures(made))
+    assert "<script" not in text
+    assert not re.search(r"(?:src|href)=|url\((?!data:image/)|@import", text)
+
+
+def test_what_it_says(made: Study) -> None:
+    told = figures(made)
+    read = Page(page(made, told))
+    first = told["evaluations"][0]["metrics"]["mAP@10"]
+    assert f"good reaches mAP@10 {first:.3f}" in read.text
+    assert "colours & <more>" in read.text
+    assert "this, but in <red> & " in read.text
+    assert f"{-told['differences'][1]['difference']:.3f} more than bad (+" in read.text
+    assert "may be chance" in read.text or all(one["significant"] for one in told["differences"])
+    assert "missing" not in read.text
+    assert "5 pictures are missing." in Page(page(made, {**told, "missing": 5})).text
+    for value in range(4):
+        assert f"<value> {value}" in read.text
+
+
+def test_right_answers_are_marked(made: Study) -> None:
+    read = Page(page(made, figures(made)))
+    shown = [number for group in choose(made) for number in group.queries]
+    right = sum(int(hits(made.questions, one.ranking)[shown, :8].sum()) for one in made.evaluations)
+    assert right > 0
+    assert read.classes.count("right") == read.classes.count("tick-mark") == right
+    number = shown[0]
+    first = hits(made.questions, made.evaluations[0].ranking)[number].argmax() + 1
+    precision = made.evaluations[0].per_query["mAP@10"][number]
+    assert f"first right one at rank {first}; AP@10 {precision:.3f}" in read.text
+
+
+def test_words_and_latent_attributes(made: Study) -> None:
+    first = made.evaluations[0]
+    words = Words("good", np.array([1, 2, 2]), 4, 0.05, ((0, made.evaluations[1]), (4, first)))
+    plain = Page(page(made, figures(made))).text
+    wordy = replace(made, words=words, latent=((6, first), (8, first)))
+    read = Page(page(wordy, figures(wordy))).text
+    for title in ("Attribute words a picture", "mAP@10 by the most attribute words", "mAP@10 by latent attributes"):
+        assert title in read
+        assert title not in plain
+    assert "relevance above 0.05, at least one, at most 4; over 3 pictures" in read
+
+
+def test_captions_instead_of_pictures(made: Study) -> None:
+    texts = tuple(Item(f"a caption <{number}>", None) for number in range(len(made.gallery)))
+    described = replace(made, gallery=texts, one_is_enough=True)
+    read = Page(page(described, figures(described)))
+    assert "a caption <3>" in read.text
+    assert "strip" not in read.classes
+    assert read.classes.count("picture") == 12  # the pictures of the queries
+
+
+def test_one_method_without_values(made: Study) -> None:
+    alone = replace(made, evaluations=(replace(made.evaluations[0], values=()),))
+    read = Page(page(alone, figures(alone))).text
+    assert "Difference" not in read
+    assert "by value" not in read

@@ -1,0 +1,124 @@
+"""A report's figures, against those of the evaluations and against sums done by hand."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fti4cir.evaluation import compare
+from fti4cir.report.study import Question, Study, Words
+from fti4cir.report.table import comma_separated, curves, figures, hits, markdown
+from tinystudy import two_methods
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return two_methods(tmp_path_factory.mktemp("pictures"))
+
+
+def test_curves_pass_through_the_metrics(made: Study) -> None:
+    for evaluation in made.evaluations:
+        told = curves(made, evaluation)
+        at = {k: place for place, k in enumerate(told["k"])}
+        assert list(at) == [float(k) for k in range(1, 11)]
+        for k in (1, 5, 10):
+            assert told["R"][at[k]] == pytest.approx(evaluation.metrics()[f"R@{k}"])
+        for k in (5, 10):
+            assert told["mAP"][at[k]] == pytest.approx(evaluation.metrics()[f"mAP@{k}"])
+
+
+def test_curves_where_not_all_right_answers_count(made: Study) -> None:
+    counted = tuple(question._replace(counted=question.targets[:1]) for question in made.questions)
+    first = made.evaluations[0]
+    told = curves(replace(made, questions=counted), first)
+    found = [q.targets[0] in row[:5] for q, row in zip(made.questions, first.ranking.tolist(), strict=True)]
+    assert told["R"][told["k"].index(5)] == pytest.approx(np.mean(found))
+    assert told["mAP"] == curves(made, first)["mAP"]
+
+
+def test_one_right_answer_may_be_enough(made: Study) -> None:
+    first = made.evaluations[0]
+    told = curves(replace(made, one_is_enough=True), first)
+    any_found = [bool(set(q.targets) & set(row[:5])) for q, row in zip(made.questions, first.ranking, strict=True)]
+    assert told["R"][told["k"].index(5)] == pytest.approx(np.mean(any_found))
+    assert set(figures(replace(made, one_is_enough=True))["ceiling"]) == {1.0}
+
+
+def test_ceiling(made: Study) -> None:
+    """One, two and three right answers, equally often."""
+    assert figures(made)["ceiling"][:3] == pytest.approx([(1 + 1 / 2 + 1 / 3) / 3, (1 + 1 + 2 / 3) / 3, 1])
+
+
+def test_no_rank_is_no_hit() -> None:
+    question = Question(picture=None, text="", targets=(3, 1), counted=(1,))  # type: ignore[arg-type]
+    ranking = np.array([[2, 3, 1, -1]])
+    assert hits((question,), ranking).tolist() == [[False, True, True, False]]
+    assert hits((question,), ranking, counted=True).tolist() == [[False, False, True, False]]
+
+
+def test_json(made: Study) -> None:
+    told = json.loads(json.dumps(figures(made)))
+    first, second = made.evaluations
+    assert told["evaluations"] == [json.loads(json.dumps(one.to_json())) for one in made.evaluations]
+    assert (told["protocol"], told["model"], told["missing"]) == ("colours & <more>", "tiny", 0)
+    assert {"fti4cir", "torch"} <= set(told["versions"])
+    assert told["date"].endswith("+00:00")
+    assert [one["metric"] for one in told["differences"]] == list(first.per_query)
+    for one in told["differences"]:
+        expected = compare(second, first, one["metric"])
+        assert (one["method"], one["against"]) == ("bad", "good")
+        assert [one["difference"], *one["interval"]] == pytest.approx(list(expected))
+        assert one["significant"] == expected.significant
+    assert told["words"] is None
+    assert told["latent"] == []
+
+
+def test_words(made: Study) -> None:
+    first = made.evaluations[0]
+    words = Words("good", np.array([2, 1, 2, 0]), 4, 0.05, ((0, made.evaluations[1]), (4, first)))
+    told = figures(replace(made, words=words, latent=((6, first),)))
+    assert told["words"]["histogram"] == {"0": 1, "1": 1, "2": 2}
+    assert [one["most"] for one in told["words"]["limited"]] == [0, 4]
+    assert told["words"]["limited"][1]["metrics"] == first.metrics()
+    assert [one["num_latent"] for one in told["latent"]] == [6]
+
+
+def test_markdown(made: Study) -> None:
+    told = figures(made)
+    lines = markdown(told).splitlines()
+    rows = [line for line in lines if line.startswith("| ")]
+    assert rows[0] == "| method | mAP@5 | mAP@10 | R@1 | R@5 | R@10 |"
+    assert [row.split(" | ")[0] for row in rows] == ["| method", "| ---", "| good", "| bad", "| method", "| ---",
+                                                     "| bad - good"]  # fmt: skip
+    assert f" {told['evaluations'][0]['metrics']['mAP@10']:.3f} [" in rows[2]
+    significant = [one["significant"] for one in told["differences"]]
+    assert ["*" in cell for cell in rows[-1].split(" | ")[1:]] == significant
+    assert any(significant)
+    assert len({row.count("|") for row in rows}) == 1
+    assert "missing" not in markdown(told)
+    assert "**3 pictures are missing" in markdown({**told, "missing": 3})
+
+
+def test_csv(made: Study) -> None:
+    told = figures(made)
+    rows = list(csv.DictReader(io.StringIO(comma_separated(told))))
+    assert [(row["method"], row["metric"]) for row in rows[:2]] == [("good", "mAP@5"), ("good", "mAP@10")]
+    assert len(rows) == 10
+    assert float(rows[1]["value"]) == told["evaluations"][0]["metrics"]["mAP@10"]
+    assert rows[1]["difference"] == ""
+    assert float(rows[6]["difference"]) == told["differences"][1]["difference"]
+    assert float(rows[6]["low"]) <= float(rows[6]["value"]) <= float(rows[6]["high"])
+    assert rows[6]["significant"] in {"True", "False"}
+
+
+def test_one_method(tmp_path: Path) -> None:
+    both = two_methods(tmp_path)
+    told = figures(replace(both, evaluations=both.evaluations[:1]))
+    assert told["differences"] == []
+    assert "Difference" not in markdown(told)
