@@ -19,7 +19,7 @@ import torch
 from torch.nn import functional as F
 
 import fti4cir
-from fti4cir.inversion.compose import encode_sentences, pseudo_sentence
+from fti4cir.inversion.compose import encode_sentences
 from fti4cir.inversion.network import PseudoWords
 from fti4cir.pictures import find_pictures
 
@@ -35,8 +35,9 @@ def main() -> None:
     pictures = find_pictures(options.folder)
     drawn = np.random.default_rng(0).permutation(len(pictures))[: options.count]
     features = model.features([pictures[index] for index in drawn])
-    words = model.require_inversion()(features.image, features.local)
-    sentence = pseudo_sentence(words)
+    inversion = model.require_inversion()
+    words = inversion(features.image, features.local)
+    sentence = inversion.config.sentence()
     gallery = F.normalize(features.image, dim=-1)
 
     def recall(changed: PseudoWords) -> float:

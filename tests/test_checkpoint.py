@@ -16,6 +16,7 @@ from fti4cir import checkpoint
 from fti4cir.backbones.clip import ClipEncoder
 from fti4cir.checkpoint import load, save
 from fti4cir.errors import ModelError
+from fti4cir.inversion.prompts import Template
 from fti4cir.released import our_name
 from tinyclip import build, clip_folder, encoder, picture, random_inversion
 
@@ -48,6 +49,32 @@ def test_round_trip(saved: Path, encoder: ClipEncoder) -> None:
     assert not any(parameter.requires_grad for parameter in model.inversion.parameters())
 
 
+def test_method_and_what_it_needs_besides(encoder: ClipEncoder, tmp_path: Path) -> None:
+    extra = {"concepts": {"a dog": ["on grass"]}}
+    model = load(save(tmp_path / "m", random_inversion(), encoder, {}, "searle", extra), device="cpu")
+    assert (model.method, model.extra) == ("searle", extra)
+
+
+def test_a_template_goes_with_the_weights(encoder: ClipEncoder, tmp_path: Path) -> None:
+    template = Template(modification="that {text}")
+    model = load(save(tmp_path / "m", random_inversion(template=template), encoder, {}), device="cpu")
+    assert model.require_inversion().config.template == template
+    plain = load(save(tmp_path / "n", random_inversion(), encoder, {}), device="cpu")
+    assert not torch.allclose(model.compose([picture()], ["is red"]), plain.compose([picture()], ["is red"]))
+
+
+def test_a_config_without_method_and_template_is_of_the_papers(saved: Path) -> None:
+    """As the first version wrote them."""
+    config = json.loads((saved / "config.json").read_text())
+    del config["method"], config["extra"], config["inversion"]["template"]
+    (saved / "config.json").write_text(json.dumps(config))
+    model = load(saved, device="cpu")
+    assert (model.method, model.extra) == ("fti4cir", {})
+    assert model.require_inversion().config == random_inversion(threshold=0.2).config
+    assert "method" not in json.loads((checkpoint._bundled("mini") / "config.json").read_text())
+    assert (load("mini").method, load("mini").extra) == ("fti4cir", {})
+
+
 def test_what_is_written(saved: Path, encoder: ClipEncoder, clip_folder: Path) -> None:
     assert sorted(path.name for path in saved.iterdir()) == ["config.json", "model.safetensors"]
     config = json.loads((saved / "config.json").read_text())
@@ -57,6 +84,8 @@ def test_what_is_written(saved: Path, encoder: ClipEncoder, clip_folder: Path) -
     assert config["fingerprint"] == encoder.fingerprint
     assert config["inversion"]["threshold"] == 0.2
     assert config["trained"] == {"epochs": 3}
+    assert (config["method"], config["extra"]) == ("fti4cir", {})
+    assert config["inversion"]["template"]["modification"] == "but {text}"
 
 
 def test_saving_again_replaces(saved: Path, encoder: ClipEncoder) -> None:

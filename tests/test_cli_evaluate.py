@@ -131,12 +131,6 @@ def test_a_template_without_a_place(shop: Path, capsys: pytest.CaptureFixture[st
     assert "{value}" in one_error_line(capsys)
 
 
-@pytest.mark.parametrize("benchmark", ["fashioniq", "cirr", "circo"])
-def test_benchmarks_to_come(shop: Path, capsys: pytest.CaptureFixture[str], benchmark: str) -> None:
-    assert cli.run(["evaluate", benchmark, "--root", str(shop), "--split", "val"]) == 1
-    assert f"The benchmark {benchmark} is not in this version" in one_error_line(capsys)
-
-
 def test_what_a_benchmark_needs(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["evaluate", "attributes", "--root", str(shop)]) == 1
     assert "needs --table, --id, --change and --template" in one_error_line(capsys)

@@ -78,11 +78,41 @@ def test_train_by_the_papers_recipe_with_features_elsewhere(captioned: Path, cli
     assert (config["weights"]["composed"], config["learning_rate"]) == (0, 4e-5)
 
 
+def test_train_another_method_in_chunks(captioned: Path, clip_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = ("--method", "pic2word", "--chunk-size", "3", "--epochs", "1", "--batch-size", "8")
+    assert train(captioned, clip_folder, *more) == 0
+    config = json.loads((captioned / "my model" / "config.json").read_text())
+    assert config["method"] == "pic2word"
+    trained = config["trained"]["config"]
+    assert (trained["method"], trained["chunk_size"], trained["batch_size"]) == ("pic2word", 3, 8)
+    assert trained["temperature"] == 0.05  # of its own preset
+
+
+def test_an_ablation(captioned: Path, clip_folder: Path) -> None:
+    assert train(captioned, clip_folder, "--preset", "composed-no-attributes", "--epochs", "1") == 0
+    assert fti4cir.load(captioned / "my model").require_inversion().config.max_attributes == 0
+
+
+def test_of_several_processes_only_the_first_speaks(
+    captioned: Path, clip_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "train", lambda *_, say, **__: say("step 1"))
+    for rank, speaks in (("0", True), ("1", False)):
+        monkeypatch.setenv("RANK", rank)
+        assert train(captioned, clip_folder) == 0
+        out, err = capsys.readouterr()
+        assert (bool(out), "step 1" in err, "backbone" in err) == (speaks, speaks, speaks)
+    assert train(captioned, clip_folder, "--method", "sum") == 1
+    assert "nothing to train" in one_error_line(capsys)  # what is wrong, whoever met it
+
+
 @pytest.mark.parametrize(
     ("more", "status", "says"),
     [
-        (["--method", "pic2word"], 1, "'pic2word' is not available yet"),
-        (["--method", "sum"], 1, "'sum' learns nothing"),
+        (["--method", "sum"], 1, "'sum' has nothing to train; these have: fti4cir, pic2word, searle, lincir"),
+        (["--method", "pic2word", "--preset", "paper"], 1, "preset paper trains fti4cir, not pic2word; leave one"),
+        (["--preset", "searle"], 1, "preset searle trains searle, not fti4cir"),
+        (["--chunk-size", "0"], 2, "--chunk-size"),
         (["--method", "magic"], 1, "no method 'magic'"),
         (["--preset", "big"], 1, "there are paper, composed"),
         (["--learning-rate", "0"], 1, "learning_rate is 0.0"),

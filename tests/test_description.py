@@ -90,7 +90,8 @@ def test_agrees_with_the_slow_version(folder: Path, model: Model, monkeypatch: p
     monkeypatch.setattr(description, "_BATCH", 3)
     found = load(folder, folder / "captions.jsonl")
     seen: list[tuple[int, int]] = []
-    evaluations = describe_retrieval(model, found, ["fti4cir", "image"], lambda *done: seen.append(done))
+    methods = [("fti4cir", model), ("image", model)]
+    evaluations = describe_retrieval(found, methods, lambda *done: seen.append(done))
     assert seen == [(3, 7), (6, 7), (7, 7)]
     for evaluation in evaluations:
         expected = slow(model, found, evaluation.method)
@@ -106,18 +107,29 @@ def test_agrees_with_the_slow_version(folder: Path, model: Model, monkeypatch: p
 
 def test_without_attributes_the_subject_describes(folder: Path, encoder: ClipEncoder) -> None:
     bare = Model(encoder, random_inversion(max_attributes=0), "bare")
-    (found,) = describe_retrieval(bare, load(folder, folder / "captions.jsonl"), ["fti4cir"])
+    (found,) = describe_retrieval(load(folder, folder / "captions.jsonl"), [("fti4cir", bare)])
     assert found.queries == PICTURES
+
+
+def test_several_models(folder: Path, model: Model, encoder: ClipEncoder) -> None:
+    other = Model(encoder, random_inversion(1, max_attributes=0), "other", "pic2word")
+    found = load(folder, folder / "captions.jsonl")
+    together = describe_retrieval(found, [("fti4cir", model), ("pic2word", other), ("image", model)])
+    assert [(one.method, one.model) for one in together] == [
+        ("fti4cir", "tiny"), ("pic2word", "other"), ("image", "tiny"),
+    ]  # fmt: skip
+    (alone,) = describe_retrieval(found, [("pic2word", other)])
+    assert together[1].ranking.tolist() == alone.ranking.tolist() != together[0].ranking.tolist()
 
 
 def test_mistakes(folder: Path, model: Model, encoder: ClipEncoder, tmp_path: Path) -> None:
     found = load(folder, folder / "captions.jsonl")
     with pytest.raises(InputError, match="'sum' describes no picture; available for descriptions are: image, fti4cir"):
-        describe_retrieval(model, found, ["sum"])
+        describe_retrieval(found, [("sum", model)])
     with pytest.raises(ModelError, match="has no inversion weights"):
-        describe_retrieval(Model(encoder, None, "bare"), found, ["fti4cir"])
+        describe_retrieval(found, [("fti4cir", Model(encoder, None, "bare"))])
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"<html>")
     spoilt = Descriptions("", ("broken.png",), (broken,), ("a dog",), ((0,),), ())
     with pytest.raises(PictureError, match=r"broken\.png"):
-        describe_retrieval(model, spoilt, ["image"])
+        describe_retrieval(spoilt, [("image", model)])

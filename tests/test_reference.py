@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fti4cir import losses
 from fti4cir.checkpoint import load
-from fti4cir.inversion import prompts
+from fti4cir.inversion.prompts import Template
 from fti4cir.inversion.compose import encode_sentences
 from fti4cir.inversion.network import FineGrainedInversion, InversionConfig, PseudoWords
 from fti4cir.released import our_name, read_released
@@ -82,7 +82,7 @@ def test_selection_under_thresholds(reference: SimpleNamespace, threshold: float
     words = pseudo_words(reference, threshold)
     assert words.counts.tolist() == reference.expected[f"threshold_{threshold}.num_attributes"].tolist()
     assert_close(words.selected, reference.expected[f"threshold_{threshold}.selected_local_features"])
-    sentences = [prompts.whole(text) for text in reference.texts["modifications"]]
+    sentences = [Template().pseudo(text) for text in reference.texts["modifications"]]
     composed = encode_sentences(reference.encoder, sentences, words)
     assert_close(composed, reference.expected[f"threshold_{threshold}.composed_features"])
 
@@ -90,11 +90,11 @@ def test_selection_under_thresholds(reference: SimpleNamespace, threshold: float
 def sentence_features(reference: SimpleNamespace, words: PseudoWords) -> dict[str, Tensor]:
     subjects, attributes = reference.texts["subjects"], reference.texts["attributes"]
     sentences = {
-        "whole_features": [prompts.whole()] * len(subjects),
-        "subject_features": [prompts.pseudo_subject(attribute) for attribute in attributes],
-        "attribute_features": [prompts.pseudo_attributes(subject) for subject in subjects],
-        "caption_features": [prompts.real(*both) for both in zip(subjects, attributes, strict=True)],
-        "composed_features": [prompts.whole(text) for text in reference.texts["modifications"]],
+        "whole_features": [Template().pseudo()] * len(subjects),
+        "subject_features": [Template().pseudo_subject(attribute) for attribute in attributes],
+        "attribute_features": [Template().pseudo_attributes(subject) for subject in subjects],
+        "caption_features": [(Template().real(*both),) for both in zip(subjects, attributes, strict=True)],
+        "composed_features": [Template().pseudo(text) for text in reference.texts["modifications"]],
     }
     return {name: encode_sentences(reference.encoder, of, words) for name, of in sentences.items()}
 
@@ -142,7 +142,7 @@ def test_caption_token_ids(reference: SimpleNamespace) -> None:
     """CLIP's own tokenisation, which pads with zeros to 77."""
     encoder = reference.encoder
     for index, row in enumerate(reference.expected["caption_token_ids"].tolist()):
-        (text,) = prompts.real(reference.texts["subjects"][index], reference.texts["attributes"][index])
+        text = Template().real(reference.texts["subjects"][index], reference.texts["attributes"][index])
         ids = [encoder.start_token, *encoder.tokenize(text), encoder.end_token]
         assert row == ids + [0] * (77 - len(ids))
 
@@ -158,7 +158,7 @@ def test_real_length_gives_what_full_padding_gives(reference: SimpleNamespace) -
 def test_batch_gives_what_one_by_one_gives(reference: SimpleNamespace) -> None:
     words = pseudo_words(reference)
     texts = reference.texts["modifications"]
-    together = encode_sentences(reference.encoder, [prompts.whole(text) for text in texts], words)
+    together = encode_sentences(reference.encoder, [Template().pseudo(text) for text in texts], words)
     for index, text in enumerate(texts):
-        alone = encode_sentences(reference.encoder, [prompts.whole(text)], words, owner=torch.tensor([index]))
+        alone = encode_sentences(reference.encoder, [Template().pseudo(text)], words, owner=torch.tensor([index]))
         assert_close(alone[0], together[index])

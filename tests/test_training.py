@@ -1,6 +1,5 @@
 """Training on a tiny CLIP and generated pictures."""
 
-import csv
 import itertools
 import json
 import os
@@ -9,76 +8,34 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections import namedtuple
-from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
-from PIL import Image
-from safetensors.torch import load_file
 
 import fti4cir
 from fti4cir import checkpoint, training
 from fti4cir.backbones.clip import ClipEncoder
+from fti4cir.baselines.inversion import InversionObjective
 from fti4cir.captions.split import SplitCaption
 from fti4cir.errors import ModelError, TrainingError
+from fti4cir.features import Features
 from fti4cir.inversion.network import FineGrainedInversion
 from fti4cir.losses import LossWeights
-from fti4cir.released import read_released
-from fti4cir.training import Batch, TrainingConfig, compute_features, preset, train
+from fti4cir.parallel import World
+from fti4cir.recipe import TrainingConfig
+from fti4cir.training import preset, train
 from tinyclip import clip_folder, encoder
+from tinydata import SMALL, SMALL_ATTRIBUTES, data, log_of, one_thread, quiet, weights_of
 
-__all__ = ["clip_folder", "encoder"]
+__all__ = ["clip_folder", "data", "encoder", "one_thread"]
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
-PICTURES = 40  # of which four are kept out of training
-COLOURS = {"red": (220, 30, 30), "black": (10, 10, 10), "blue": (30, 30, 220), "white": (240, 240, 240)}
-SMALL = {"epochs": 3, "batch_size": 8, "num_latent": 6, "max_attributes": 3, "learning_rate": 2e-3, "dropout": 0.2}
-CONFIG = preset("composed", **SMALL, bfloat16=False)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """Plain pictures of a few colours and shapes, and a file that is none."""
-    folder = tmp_path_factory.mktemp("data")
-    lines = [{"image": "broken.png", "subject": "a red dog", "attribute": "on grass"}]
-    for number in range(PICTURES):
-        colour, pixel = list(COLOURS.items())[number % 4]
-        kind, place = ("dog", "cat")[number // 4 % 2], ("on the grass", "in the snow")[number // 8 % 2]
-        image = Image.new("RGB", (40, 36), (60, 160, 60) if "grass" in place else (200, 210, 230))
-        image.paste(pixel, (5, 5, 25, 20) if kind == "dog" else (20, 10, 32, 34))
-        image.putpixel((0, 0), (number, 0, 0))
-        (folder / "pictures").mkdir(exist_ok=True)
-        image.save(folder / "pictures" / f"{number:02}.png")
-        lines.append({"image": f"{number:02}.png", "subject": f"a {colour} {kind}", "attribute": place})
-    (folder / "pictures" / "broken.png").write_text("<html>")
-    (folder / "captions.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    return SimpleNamespace(pictures=folder / "pictures", captions=folder / "captions.jsonl")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """For so small a network, several threads only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def quiet(line: str) -> None:
-    pass
-
-
-def log_of(output: Path) -> list[dict[str, str]]:
-    with open(output / "log.csv", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def weights_of(output: Path) -> bytes:
-    return (output / "model.safetensors").read_bytes()
+FINE = {**SMALL, **SMALL_ATTRIBUTES}
+CONFIG = preset("composed", **FINE)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +68,7 @@ def test_log(trained: Path) -> None:
 
 @pytest.mark.parametrize("name", ["paper", "composed"])
 def test_the_loss_falls(name: str, data: SimpleNamespace, clip_folder: Path, trained: Path, tmp_path: Path) -> None:
-    config = preset(name, **{**SMALL, "epochs": 12}, bfloat16=False, schedule="cosine")
+    config = preset(name, **{**FINE, "epochs": 12}, schedule="cosine")
     features = trained / "features"
     train(config, data.pictures, data.captions, clip_folder, tmp_path / "m", say=quiet, features=features)
     totals = [float(row["total"]) for row in log_of(tmp_path / "m")]
@@ -122,7 +79,7 @@ def test_the_same_seed_gives_the_same_model_and_another_another(
     data: SimpleNamespace, clip_folder: Path, trained: Path, tmp_path: Path
 ) -> None:
     for seed in (0, 1):
-        config = preset("composed", **SMALL, bfloat16=False, seed=seed)
+        config = preset("composed", **FINE, seed=seed)
         output = tmp_path / str(seed)
         train(config, data.pictures, data.captions, clip_folder, output, say=quiet, features=trained / "features")
     assert weights_of(tmp_path / "0") == weights_of(trained)
@@ -135,13 +92,14 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import transformers, torch
-from fti4cir import training
+from fti4cir import features, training
 from test_training import CONFIG
 
 pictures, captions, backbone, folder = map(Path, sys.argv[1:])
-training._BLOCK = 8
+features._BLOCK, features._TEXT_BLOCK = 8, 4
 training._SAVE_EVERY = 0.0
-real_replace, real_rows, real_save, real_step = os.replace, training._write_rows, torch.save, training._Run.take_step
+real_replace, real_rows, real_save, real_step = os.replace, features._write_rows, torch.save, training._Run.take_step
+real_sentences = features.encode_sentences
 calls = 0
 
 def die():
@@ -160,14 +118,23 @@ def half_a_block():
             real_rows(path, start, rows[:3])
             die()
         real_rows(path, start, rows)
-    training._write_rows = write
+    features._write_rows = write
 
 def before_its_line():
     def write(path, start, rows):
         real_rows(path, start, rows)
         if start == 24 and path.name == "local.f16":
             die()
-    training._write_rows = write
+    features._write_rows = write
+
+def half_the_captions():
+    blocks = []
+    def encode(*arguments):
+        blocks.append(0)
+        if len(blocks) == 3:
+            die()
+        return real_sentences(*arguments)
+    features.encode_sentences = encode
 
 def half_a_checkpoint():
     def save(state, file):
@@ -202,7 +169,12 @@ assert run(killed, lambda: replacing("key")) == -9
 assert run(killed, half_a_block) == -9
 assert run(killed, before_its_line) == -9
 with open(killed / "features" / "blocks.jsonl", "a") as journal:
-    journal.write('{"24": "cut o')
+    journal.write('{"block": 3, "cut o')
+assert run(killed, half_the_captions) == -9
+[partial] = (killed / "features").glob("texts-*.part")
+assert partial.stat().st_size == 2 * 4 * 24 * 4  # two blocks of four features each
+with open(partial, "ab") as captions_:
+    captions_.write(b"half a block")
 assert run(killed, lambda: at_step(0)) == -9
 assert run(killed, lambda: at_step(3)) == -9
 assert run(killed, half_a_checkpoint) == -9
@@ -230,13 +202,19 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(
     )
     assert done.returncode == 0, done.stderr
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    for name in ("model.safetensors", "log.csv", "features/image.f32", "features/local.f16", "features/blocks.jsonl"):
+    names = ["model.safetensors", "log.csv", "features/image.f32", "features/local.f16"]
+    for name in [*names, *(f"features/{path.name}" for path in (whole / "features").glob("texts-*"))]:
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+    journals = (
+        map(json.loads, (folder / "features/blocks.jsonl").read_text().splitlines()) for folder in (whole, killed)
+    )
+    one, other = ({line["block"]: line for line in lines} for lines in journals)
+    assert one == other
     one, other = (torch.load(folder / "checkpoint.pt", weights_only=True) for folder in (whole, killed))
     assert (one["step"], one["sums"], one["config"]) == (other["step"], other["sums"], other["config"])
     for part in ("inversion", "average", "optimizer"):
         torch.testing.assert_close(one[part], other[part], rtol=0, atol=0)
-    assert not list(killed.glob("*.tmp"))
+    assert not [*killed.glob("*.tmp"), *killed.glob("features/*.part")]
 
 
 @pytest.fixture
@@ -285,7 +263,7 @@ def test_resume_of_a_finished_training(halfway: SimpleNamespace, trained: Path) 
 )
 def test_resume_with_other_settings(halfway: SimpleNamespace, changes: dict[str, object], says: str) -> None:
     with pytest.raises(TrainingError, match=says):
-        halfway.go(preset("composed", **{**SMALL, "bfloat16": False, **changes}))
+        halfway.go(preset("composed", **{**FINE, **changes}))
     assert (halfway.output / "checkpoint.pt").read_bytes() == halfway.bytes
 
 
@@ -313,17 +291,17 @@ def test_without_resume_a_training_is_not_overwritten(
 # -- what goes wrong ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 def test_a_loss_that_is_no_number(halfway: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
-    steps, real = itertools.count(4), training.loss_terms
+    steps, real = itertools.count(4), InversionObjective.terms
 
-    def spoilt(*arguments):
-        terms, words = real(*arguments)
+    def spoilt(objective, outputs, batch):
+        terms = real(objective, outputs, batch)
         if next(steps) == 6:
             # The square root of zero is a number, but its slope is none.
-            spoiler = (words.subject.sum() * 0).sqrt() if where == "gradient" else torch.nan
+            spoiler = (outputs["whole"].sum() * 0).sqrt() if where == "gradient" else torch.nan
             terms["composed"] = terms["composed"] + spoiler
-        return terms, words
+        return terms
 
-    monkeypatch.setattr(training, "loss_terms", spoilt)
+    monkeypatch.setattr(InversionObjective, "terms", spoilt)
     with pytest.raises(TrainingError, match=r"At step 6 .*nan.*the state of step 4 is kept.*smaller learning rate"):
         halfway.go()
     assert (halfway.output / "checkpoint.pt").read_bytes() == halfway.bytes
@@ -391,7 +369,7 @@ def test_a_saved_model_lends_its_encoder(data: SimpleNamespace, trained: Path, t
     (stale / "config.json").write_text(json.dumps({**config, "fingerprint": "another"}))
     with pytest.raises(ModelError, match="train them again"):
         checkpoint.load(stale)
-    one_epoch = preset("composed", **{**SMALL, "epochs": 1})
+    one_epoch = preset("composed", **{**FINE, "epochs": 1})
     train(one_epoch, data.pictures, data.captions, stale, tmp_path / "m", say=quiet, features=trained / "features")
     assert fti4cir.load(tmp_path / "m").encoder.name == config["backbone"]
 
@@ -408,85 +386,6 @@ def test_unreadable_pictures_are_told_once_a_run(
         assert told == ["left out: Cannot read 'broken.png': it is not a picture, but a web page or text."]
         assert any(line.startswith("features: ") for line in lines) == (output == "one")
         assert weights_of(tmp_path / output) == weights_of(trained)
-
-
-def load_data(data: SimpleNamespace):
-    return training.captioned.load(data.pictures, data.captions)
-
-
-def test_features_are_the_encoders(data: SimpleNamespace, encoder: ClipEncoder, tmp_path: Path) -> None:
-    features = compute_features(tmp_path / "f", encoder, load_data(data), quiet)
-    names = load_data(data).names
-    assert list(features.unreadable) == [names.index("broken.png")]
-    rows = [names.index("07.png"), names.index("03.png")]
-    pictures = [encoder.preprocess(Image.open(data.pictures / names[row])) for row in rows]
-    expected = encoder.encode_pixels(torch.stack(pictures))
-    image, local = features.take(rows, torch.device("cpu"))
-    torch.testing.assert_close(image, expected.image, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(local, expected.local, rtol=2e-3, atol=2e-3)
-
-
-def test_features_of_others_are_kept(
-    data: SimpleNamespace, encoder: ClipEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "f"
-    compute_features(folder, encoder, load_data(data), quiet)
-    before = (folder / "image.f32").read_bytes()
-    monkeypatch.setattr(encoder, "fingerprint", "another")
-    with pytest.raises(TrainingError, match="of other pictures or of another backbone; delete it"):
-        compute_features(folder, encoder, load_data(data), quiet)
-    assert (folder / "image.f32").read_bytes() == before
-
-
-def test_a_folder_with_other_things_keeps_them(data: SimpleNamespace, encoder: ClipEncoder, tmp_path: Path) -> None:
-    (tmp_path / "photo.jpg").write_text("dear")
-    compute_features(tmp_path, encoder, load_data(data), quiet)
-    assert (tmp_path / "photo.jpg").read_text() == "dear"
-
-
-def test_damaged_features(data: SimpleNamespace, encoder: ClipEncoder, tmp_path: Path) -> None:
-    compute_features(tmp_path / "f", encoder, load_data(data), quiet)
-    os.truncate(tmp_path / "f" / "local.f16", 1000)
-    with pytest.raises(TrainingError, match=r"damaged: local\.f16"):
-        compute_features(tmp_path / "f", encoder, load_data(data), quiet)
-
-
-def test_too_little_room(
-    data: SimpleNamespace, encoder: ClipEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    usage = namedtuple("usage", "free")
-    monkeypatch.setattr(training.shutil, "disk_usage", lambda folder: usage(10))
-    with pytest.raises(TrainingError, match=r"has only 0\.0 GB left"):
-        compute_features(tmp_path / "f", encoder, load_data(data), quiet)
-
-
-def test_a_disk_that_fills_up_while_features_are_computed(
-    data: SimpleNamespace, encoder: ClipEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(training, "_BLOCK", 8)
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, limit[1]))
-        with pytest.raises(TrainingError, match="cannot be written to"):
-            compute_features(tmp_path / "f", encoder, load_data(data), quiet)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    assert 0 < len((tmp_path / "f" / "blocks.jsonl").read_text().splitlines()) < 6
-    interrupted = compute_features(tmp_path / "f", encoder, load_data(data), quiet)
-    whole = compute_features(tmp_path / "g", encoder, load_data(data), quiet)
-    assert (interrupted.image == whole.image).all()
-    assert (interrupted.local == whole.local).all()
-
-
-def test_features_that_are_no_numbers(
-    data: SimpleNamespace, encoder: ClipEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = encoder.encode_pixels
-    monkeypatch.setattr(
-        encoder, "encode_pixels", lambda pixels: real(pixels)._replace(local=real(pixels).local + 1e6), raising=False
-    )
-    with pytest.raises(ModelError, match="half precision cannot hold"):
-        compute_features(tmp_path / "f", encoder, load_data(data), quiet)
 
 
 # -- settings -------------------------------------------------------------------------------------------------
@@ -506,135 +405,129 @@ def test_the_paper_preset_is_the_releases_recipe() -> None:
     assert config.temperature == 0.2
 
 
-def test_steps_of_the_learning_rate() -> None:
-    config = preset("paper", learning_rate=1.0)
-    rates = [config.learning_rate_at(step, steps_per_epoch=7) for step in range(60 * 7)]
-    assert rates[:70] == [1.0] * 70  # epochs 0 to 9
-    assert rates[70:] == pytest.approx([0.1] * 350)
-
-
-def test_cosine_with_warm_up() -> None:
-    config = preset("composed", learning_rate=1.0, epochs=10, warmup_steps=5)
-    rates = [config.learning_rate_at(step, steps_per_epoch=10) for step in range(100)]
-    assert rates[:4] == sorted(rates[:4])
-    assert rates[0] == pytest.approx(0.2, rel=1e-3)
-    assert rates[50] == pytest.approx(0.5)
-    assert rates[-1] < 0.001
-    short = preset("composed", learning_rate=1.0, epochs=1, warmup_steps=50)
-    assert short.learning_rate_at(1, steps_per_epoch=20) == pytest.approx(1.0, rel=0.01)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"epochs": 0},
-        {"batch_size": 0},
-        {"learning_rate": 0.0},
-        {"learning_rate": float("nan")},
-        {"schedule": "linear"},
-        {"average": 1.0},
-        {"seed": -1},
-        {"validation": -1},
-        {"temperature": 0.0},
-        {"clip_norm": -1.0},
-    ],
-)
-def test_settings_that_make_no_sense(changes: dict[str, object]) -> None:
-    with pytest.raises(TrainingError, match=next(iter(changes))):
-        preset("paper", **changes)
-
-
 def test_unknown_preset() -> None:
     with pytest.raises(TrainingError, match="no preset 'big'; there are paper, composed"):
         preset("big")
 
 
-# -- the losses -----------------------------------------------------------------------------------------------
-@pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"the figures of the authors' release are not at {REFERENCE}")
-def test_losses_of_the_paper_preset_are_the_releases() -> None:
-    expected = load_file(REFERENCE / "expected.safetensors")
-    texts = json.loads((REFERENCE / "texts.json").read_text(encoding="utf-8"))
-    released = read_released(REFERENCE / "released_checkpoint.pth")
-    tiny = checkpoint.load_encoder(REFERENCE / "clip-tiny", device="cpu")
-    config = preset("paper")
-    inversion = FineGrainedInversion(config.network(tiny)).eval()
-    inversion.load_state_dict(released.state)
-    captions = [SplitCaption(*parts) for parts in zip(texts["subjects"], texts["attributes"], strict=True)]
-    features = tiny.encode_pixels(expected["pixel_values"])
-    batch = Batch(list(range(6)), captions, [], [])
-    terms, words = training.loss_terms(config, tiny, inversion, features.image, features.local, batch)
-    assert list(terms) == [name for name, weight in vars(config.weights).items() if weight]
-    assert words.counts.tolist() == expected["num_attributes"].tolist()
-    torch.testing.assert_close(config.weights.total(terms), expected["loss_total"], rtol=1e-5, atol=1e-5)
+def test_ablations_take_away_one_part_each() -> None:
+    changed = {
+        "no-attributes": {"max_attributes": 0},
+        "no-selection": {"threshold": None},
+        "no-orthogonality": {"weights.orthogonality": 0.0},
+        "no-subject-regularization": {"weights.regularization_subject": 0.0},
+        "no-attributes-regularization": {"weights.regularization_attributes": 0.0},
+        "no-whole-regularization": {"weights.regularization_whole": 0.0},
+    }
+
+    def flat(config: TrainingConfig) -> dict[str, object]:
+        entries = {**asdict(config), "template": config.template}
+        return {**{f"weights.{name}": value for name, value in entries.pop("weights").items()}, **entries}
+
+    for base in ("paper", "composed"):
+        names = {name.removeprefix(f"{base}-") for name in training.PRESETS if name.startswith(f"{base}-")}
+        assert names == set(changed)
+        whole = flat(preset(base))
+        for name in names:
+            assert dict(flat(preset(f"{base}-{name}")).items() - whole.items()) == changed[name]
 
 
-def test_losses_of_weight_zero_are_left_out(encoder: ClipEncoder) -> None:
-    features = encoder.encode_pixels(torch.randn(3, 3, 32, 32))
-    batch = Batch([0, 1, 2], [SplitCaption("a dog", "on grass")] * 3, ["in red"] * 3, ["a red dog on grass"] * 3)
-    for name in ("contrastive", "orthogonality", "regularization_whole", "composed"):
-        weights = LossWeights(**{**dict.fromkeys(vars(LossWeights()), 0.0), name: 1.0})
-        config = TrainingConfig(num_latent=6, max_attributes=3, weights=weights)
-        inversion = FineGrainedInversion(config.network(encoder))
-        terms, _ = training.loss_terms(config, encoder, inversion, features.image, features.local, batch)
-        assert list(terms) == [name]
+def test_each_other_method_has_a_preset_of_its_name() -> None:
+    assert {name: preset(name).method for name in ("pic2word", "searle", "lincir")} == {
+        "pic2word": "pic2word",
+        "searle": "searle",
+        "lincir": "lincir",
+    }
 
 
-def test_training_for_the_subject_alone(encoder: ClipEncoder) -> None:
-    config = preset("composed", max_attributes=0)
-    inversion = FineGrainedInversion(config.network(encoder))
-    features = encoder.encode_pixels(torch.randn(2, 3, 32, 32))
-    batch = Batch([0, 1], [SplitCaption("a dog", "on grass")] * 2, ["in red"] * 2, ["a red dog on grass"] * 2)
-    terms, _ = training.loss_terms(config, encoder, inversion, features.image, features.local, batch)
-    assert list(terms) == ["contrastive", "regularization_subject", "regularization_whole", "composed"]
-    config.weights.total(terms).backward()
-    assert all(parameter.grad is not None for parameter in inversion.parameters())
-
-
-def a_run(captions: list[list[SplitCaption]], encoder: ClipEncoder, folder: Path, **changes: object) -> training._Run:
-    """A run over pictures of which nothing but a number is known, in their image feature."""
+# -- what a step sees -----------------------------------------------------------------------------------------
+def a_run(
+    captions: list[list[SplitCaption]],
+    encoder: ClipEncoder,
+    folder: Path,
+    name: str = "composed",
+    image: np.ndarray | None = None,
+    world: World | None = None,
+    **changes: object,
+) -> training._Run:
+    """A run over pictures with random local features, and a number for their image feature unless told otherwise."""
     count = len(captions)
-    image = torch.arange(count, dtype=torch.float32)[:, None].expand(-1, encoder.joint_width).numpy()
-    local = torch.zeros(count, 5, encoder.vision_width).half().numpy()
-    config = preset("composed", **{**SMALL, **changes})
-    names = [f"{row}.png" for row in range(count)]
-    features = training.Features(image, local, {})
-    return training._Run(config, encoder, features, names, captions, list(range(count)), [], folder, print)
+    if image is None:
+        image = np.arange(count, dtype=np.float32)[:, None].repeat(encoder.joint_width, axis=1)
+    local = torch.randn(count, 5, encoder.vision_width, generator=torch.Generator().manual_seed(0)).half().numpy()
+    names, rows = [f"{row}.png" for row in range(count)], list(range(count))
+    config = preset(name, **{**FINE, **changes})
+    return training._Run(
+        config, encoder, Features(image, local, {}), names, captions, rows, [], folder, folder, quiet, world or World()
+    )
+
+
+SHIRTS = {colour: SplitCaption(f"a {colour} shirt", "for men") for colour in ("red", "blue", "green")}
+
+
+EIGHT = [
+    [SplitCaption(f"a {colour} {kind}", place)]
+    for colour in ("red", "black")
+    for kind in ("dog", "cat")
+    for place in ("on the grass", "in the snow")
+]
 
 
 def test_edited_captions_find_the_pictures_that_carry_them(encoder: ClipEncoder, tmp_path: Path) -> None:
-    red, blue, green = (SplitCaption(f"a {colour} shirt", "for men") for colour in ("red", "blue", "green"))
+    red, blue, green = SHIRTS.values()
     run = a_run([[red], [blue], [blue, green], [red]], encoder, tmp_path)
+    batch = run.make_batch(run.training, [0, 1, 3], random.Random(0))
     edited = ["a blue shirt for men", "a pink shirt for men", "a green shirt for men"]
-    batch = Batch([0, 1, 3], [red, blue, red], ["in blue", "in pink", "in green"], edited)
-    found = run.find(batch, random.Random(0))
+    found = run.find(replace(batch, edited=edited), [2], random.Random(0))
     assert found is not None
     assert found.places == [0, 2]  # nobody carries the pink one
     assert found.image[0, 0].item() in (1, 2)
     assert found.image[1, 0].item() == 2
-    blue_of = [found.image[0, 0].item() in (1, 2), True, False, True, False]  # found two, then rows 0, 1 and 3
-    assert found.same[0].tolist() == blue_of
-    assert found.same[1].tolist() == [found.image[0, 0].item() == 2, True, False, False, False]
-    pinks = Batch([0, 1], [red, blue], ["in pink"] * 2, ["a pink shirt for men"] * 2)
-    assert run.find(pinks, random.Random(0)) is None
+    assert found.choice.others[:, 0].tolist() == [0, 1, 3, 2]
+    # The two that were found, then the others: which of them carry the blue one, and the green one?
+    assert found.choice.same[0].tolist() == [True, True, False, True, False, True]
+    assert found.choice.same[1].tolist() == [found.image[0, 0].item() == 2, True, False, False, False, True]
+    assert run.find(replace(batch, edited=["a pink shirt for men"] * 3), [], random.Random(0)) is None
 
 
-def test_the_loss_against_pictures_pulls_composed_sentences_to_them(encoder: ClipEncoder, tmp_path: Path) -> None:
-    red, blue = SplitCaption("a red shirt", "for men"), SplitCaption("a blue shirt", "for men")
-    run = a_run([[red], [blue]], encoder, tmp_path)
-    batch = Batch([0, 1], [red, blue], ["in blue", "in red"], [str(blue), str(red)])
-    image, local = torch.randn(2, encoder.joint_width), torch.randn(2, 5, encoder.vision_width)
-    same = torch.zeros(2, 4, dtype=torch.bool)
+def test_edited_captions_are_told_from_the_batchs_and_from_others(encoder: ClipEncoder, tmp_path: Path) -> None:
+    red, blue, green = SHIRTS.values()
+    run = a_run([[red], [blue], [green], [red]], encoder, tmp_path)
+    batch = run.make_batch(run.training, [0, 1], random.Random(0))
+    batch = replace(batch, edited=["a blue shirt for men", "a red shirt for men"])
+    choice = run.choose_captions(batch, [2, 3], random.Random(0))
+    sentences = [(run.config.template.real(*caption),) for caption in (red, blue, green, red)]
+    torch.testing.assert_close(choice.others, training.encode_sentences(encoder, sentences), rtol=1e-5, atol=1e-5)
+    assert choice.same.tolist() == [  # both edited ones, then the others
+        [True, False, False, True, False, False],
+        [False, True, True, False, False, True],
+    ]
 
-    def loss(targets: torch.Tensor) -> torch.Tensor:
-        found = training.Found([0, 1], targets, same)
-        return training.loss_terms(run.config, encoder, run.inversion.eval(), image, local, batch, found)[0][
-            "composed_image"
-        ]
 
-    words = run.inversion.eval()(image, local)
-    sentences = [training.pseudo_sentence(words, text) for text in batch.modifications]
-    query = training.encode_sentences(encoder, sentences, words)
-    assert loss(query) < loss(-query)
+def test_negatives_of_the_whole_set_are_drawn_for_each_step(encoder: ClipEncoder, tmp_path: Path) -> None:
+    image = np.random.default_rng(0).normal(size=(16, encoder.joint_width)).astype(np.float32)
+    run = a_run([*EIGHT, *EIGHT], encoder, tmp_path, image=image, negatives=5)
+    few = a_run([*EIGHT, *EIGHT], encoder, tmp_path, image=image)
+    for step in range(6):
+        choices = []
+        for batch, more in ((run.batch(step), 5), (few.batch(step), 0)):
+            assert batch.choice is not None
+            assert batch.choice.others.shape == (8 + more, encoder.joint_width)
+            assert batch.choice.same.shape == (8, 16 + more)
+            if batch.found is not None:
+                assert len(batch.found.choice.others) == 8 + more
+            choices.append(batch.choice.others)
+        torch.testing.assert_close(choices[0][:8], choices[1])
+    assert not torch.equal(run.batch(0).choice.others[8:], run.batch(1).choice.others[8:])
+    assert torch.equal(run.batch(0).choice.others, run.batch(0).choice.others)
+
+
+def test_real_features_are_the_captions_own(encoder: ClipEncoder, tmp_path: Path) -> None:
+    run = a_run([[caption] for caption in SHIRTS.values()], encoder, tmp_path)
+    batch = run.make_batch(run.training, [2, 0], random.Random(0))
+    sentences = [(run.config.template.real(*caption),) for caption in batch.captions]
+    assert batch.captions == [SHIRTS["green"], SHIRTS["red"]]
+    torch.testing.assert_close(batch.real, training.encode_sentences(encoder, sentences), rtol=1e-5, atol=1e-5)
 
 
 def test_attribute_gain_scales_only_the_projection_of_the_attributes(encoder: ClipEncoder, tmp_path: Path) -> None:
@@ -642,3 +535,81 @@ def test_attribute_gain_scales_only_the_projection_of_the_attributes(encoder: Cl
     one, six = (a_run(caption, encoder, tmp_path, attribute_gain=gain).inversion for gain in (1.0, 6.0))
     for (name, ours), theirs in zip(one.state_dict().items(), six.state_dict().values(), strict=True):
         torch.testing.assert_close(theirs, ours * (6 if name == "latent.project.weight" else 1))
+
+
+def test_an_epoch_shows_each_picture_once_whatever_the_order(encoder: ClipEncoder, tmp_path: Path) -> None:
+    image = np.random.default_rng(0).normal(size=(30, encoder.joint_width)).astype(np.float32)
+    captions = [[SHIRTS["red"]]] * 30
+    for alike in (1, 4):
+        run, again = (a_run(captions, encoder, tmp_path, image=image, alike=alike) for _ in range(2))
+        other = a_run(captions, encoder, tmp_path, image=image, alike=alike, seed=1)
+        first, second = run.order(0).tolist(), run.order(1).tolist()
+        assert sorted(first) == sorted(second) == list(range(30))
+        assert first != second
+        assert again.order(1).tolist() == second
+        assert other.order(1).tolist() != second
+
+
+def test_pictures_that_look_alike_come_in_groups() -> None:
+    random_ = np.random.default_rng(0)
+    image = random_.normal(size=(70, 6)).astype(np.float32)
+    image[3] *= 100  # of no more weight than the others, should it be a pivot
+    rows = list(range(3, 67))  # 64 of them, with 8 pivots
+    for seed in range(5):
+        order = training._alike(image, rows, 4, np.random.default_rng(seed))
+        assert sorted(order.tolist()) == list(range(64))
+        # The pivots are what the generator gives first.
+        pivots = image[np.random.default_rng(seed).choice(rows, size=8, replace=False)]
+        pivots /= np.linalg.norm(pivots, axis=1, keepdims=True)
+        nearest = (image[rows] @ pivots.T).argmax(axis=1)[order].reshape(-1, 4)
+        mixed = [group for group in nearest if len(set(group.tolist())) > 1]
+        assert len(mixed) <= 7  # where one pivot's pictures end and the next one's begin
+
+
+# -- a batch in chunks ----------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["paper", "composed", "composed-no-attributes", "pic2word"])
+def test_a_batch_in_chunks_has_the_gradient_of_the_whole(name: str, encoder: ClipEncoder, tmp_path: Path) -> None:
+    image = np.random.default_rng(0).normal(size=(8, encoder.joint_width)).astype(np.float32)
+    results = []
+    for size in (0, 2, 3):  # of eight: the last one has an uneven end
+        changes = {"num_latent": 6, "max_attributes": min(3, preset(name).max_attributes), "dropout": 0.0}
+        run = a_run(EIGHT, encoder, tmp_path, name, image, chunk_size=size, **changes)
+        batch = run.batch(0)
+        if batch.edited:  # into what the other pictures carry
+            batch = replace(batch, edited=[str(EIGHT[row - 3][0]) for row in batch.rows])
+            batch = replace(
+                batch,
+                choice=run.choose_captions(batch, [5, 6], random.Random(0)),
+                found=run.find(batch, [5, 6], random.Random(0)),
+            )
+            assert batch.found is not None
+        terms, count = run.backward(batch)
+        gradients = {name: parameter.grad for name, parameter in run.inversion.named_parameters()}
+        results.append((terms, gradients, count))
+    for part in results[1:]:
+        torch.testing.assert_close(part, results[0], rtol=1e-4, atol=1e-6)
+    assert all(gradient is not None for gradient in results[0][1].values())
+
+
+def test_training_in_chunks_goes_on_after_an_interruption(
+    data: SimpleNamespace, clip_folder: Path, trained: Path, tmp_path: Path
+) -> None:
+    """Dropout included: both passes of a chunk, and a step that is done again, see the same."""
+
+    def go(output: Path, say=quiet) -> None:
+        config = replace(CONFIG, chunk_size=3)
+        train(
+            config, data.pictures, data.captions, clip_folder, output, resume=True, say=say,
+            features=trained / "features",
+        )  # fmt: skip
+
+    def interrupt(line: str) -> None:
+        if line.startswith("step 8 "):
+            raise KeyboardInterrupt
+
+    go(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path / "halfway", interrupt)
+    go(tmp_path / "halfway")
+    assert weights_of(tmp_path / "halfway") == weights_of(tmp_path / "whole")
+    assert weights_of(tmp_path / "whole") != weights_of(trained)  # other dropout

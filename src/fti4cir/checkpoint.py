@@ -16,7 +16,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +29,7 @@ from safetensors.torch import save as serialize
 from .backbones.base import DualEncoder
 from .errors import ModelError
 from .inversion.network import FineGrainedInversion, InversionConfig
-from .model import Model
+from .model import Model, require_one_encoder
 from .released import read_released
 
 FORMAT = "fti4cir"
@@ -80,12 +80,31 @@ def load(
     _require_precision(dtype)
     if name == "vit-l-14":
         return _load_released(where, dtype)
-    if name == "mini":
-        return _load_saved(_bundled("mini"), name, where, dtype)
-    folder = Path(name).expanduser()
-    if _is_saved(folder):
+    folder = _saved_folder(name)
+    if folder is not None:
         return _load_saved(folder, name, where, dtype)
     return Model(_load_encoder(name, where, dtype), None, name)
+
+
+def load_all(
+    names_or_dirs: Sequence[str | Path],
+    device: str | torch.device | None = None,
+    dtype: Precision = "float32",
+) -> list[Model]:
+    """Load several models on one encoder, which they share, to compare what was trained for it.
+
+    Arguments and errors as of `load`; ModelError also if their encoders differ.
+    """
+    models: list[Model] = []
+    for name in map(str, names_or_dirs):
+        folder = _saved_folder(name) if models else None
+        config = _read_json(folder / "config.json") if folder else {}
+        if folder and _weights_part(str(config.get("fingerprint"))) == _weights_part(models[0].fingerprint):
+            models.append(_with_encoder(folder, config, name, models[0].encoder))
+        else:
+            models.append(load(name, device, dtype))
+            require_one_encoder(models)
+    return models
 
 
 def load_encoder(
@@ -208,9 +227,20 @@ def _is_saved(folder: Path) -> bool:
     return folder.is_dir() and _read_json(folder / "config.json").get("format") == FORMAT
 
 
+def _saved_folder(name: str) -> Path | None:
+    """The folder of a model that `save` wrote; None if the name is of something else."""
+    if name == "mini":
+        return _bundled("mini")
+    folder = Path(name).expanduser()
+    return folder if name != "vit-l-14" and _is_saved(folder) else None
+
+
 def _load_saved(folder: Path, name: str, device: torch.device, dtype: Precision) -> Model:
     config = _read_json(folder / "config.json")
-    encoder = _load_saved_encoder(folder, config, device, dtype)
+    return _with_encoder(folder, config, name, _load_saved_encoder(folder, config, device, dtype))
+
+
+def _with_encoder(folder: Path, config: Mapping[str, Any], name: str, encoder: DualEncoder) -> Model:
     inversion = _load_inversion(folder, config, encoder)
     return Model(encoder, inversion, name, config.get("method", "fti4cir"), config.get("extra"))
 

@@ -15,7 +15,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -170,7 +170,7 @@ def compute(
         cache.open()
     share.wait()
     with source.reader() as reader:
-        todo = cache.outdated(reader)
+        todo = cache.outdated(reader, write=share.rank == 0)
         share.wait()  # until all have looked, before the first writes
         _compute_blocks(cache, todo[share.rank :: share.world], reader, say)
     share.wait()
@@ -255,23 +255,36 @@ class _Cache:
             (self.folder / "key.tmp").replace(key)
 
     def entries(self) -> dict[int, dict[str, Any]]:
-        """The journal's last line of each block."""
+        """The journal's last line of each block, unless that takes the block back."""
         lines = map(json.loads, self.journal.read_text(encoding="utf-8").splitlines())
-        return {line["block"]: line for line in lines}
+        last = {line["block"]: line for line in lines}
+        return {block: line for block, line in last.items() if "digests" in line}
 
-    def outdated(self, reader: Reader) -> list[int]:
-        """The blocks that have to be computed: those without a line, and those of which a picture has changed."""
+    def outdated(self, reader: Reader, write: bool) -> list[int]:
+        """The blocks that have to be computed: those without a line, and those of which a picture has changed.
+
+        Files that were only touched or copied are read once: with `write`, the journal notes their new stamps.
+        """
         entries = self.entries()
-        todo = []
+        todo, touched = [], []
         for block in range(math.ceil(len(self.names) / _BLOCK)):
             entry = entries.get(block)
+            if entry is None:
+                todo.append(block)
+                continue
             names = self._names_of(block)
-            if entry is None or any(
+            stamps = [reader.stamp(name) for name in names]
+            if any(
                 # A picture that could not be read may be again, with the same stamp: permissions do not change it.
-                (digest is None or reader.stamp(name) != stamp) and _digest(name, reader) != digest
-                for name, stamp, digest in zip(names, entry["stamps"], entry["digests"], strict=True)
+                (digest is None or stamp != noted) and _digest(name, reader) != digest
+                for name, stamp, noted, digest in zip(names, stamps, entry["stamps"], entry["digests"], strict=True)
             ):
                 todo.append(block)
+            elif stamps != entry["stamps"]:
+                touched.append({**entry, "stamps": stamps})
+        if write:
+            for entry in touched:
+                self._note(entry)
         return todo
 
     def compute_block(self, block: int, reader: Reader) -> int:
@@ -303,12 +316,16 @@ class _Cache:
                 if isinstance(picture.pixels, PictureError)
             },
         }
+        self._note({"block": block})  # takes back what an earlier line said, before its rows are overwritten
         with _writing(self.folder):
             for name, (path, _, _) in self.files.items():
                 _write_rows(path, start, rows[name])
-            with open(self.journal, "a", encoding="utf-8") as lines:
-                lines.write(json.dumps(entry) + "\n")
+        self._note(entry)
         return count
+
+    def _note(self, entry: Mapping[str, Any]) -> None:
+        with _writing(self.folder), open(self.journal, "a", encoding="utf-8") as lines:
+            lines.write(json.dumps(entry) + "\n")
 
     def features(self) -> Features:
         """The whole cache, mapped into memory."""

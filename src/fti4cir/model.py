@@ -173,6 +173,16 @@ class Model:
         return self.inversion
 
 
+def require_one_encoder(models: Sequence[Model]) -> None:
+    """Refuse models whose features cannot be compared; ModelError names the first that differs, and what to do."""
+    for model in models:
+        if model.fingerprint != models[0].fingerprint:
+            raise ModelError(
+                f"{models[0].name} and {model.name} cannot be compared in one pass, for their encoders differ; "
+                "evaluate each by itself."
+            )
+
+
 def _refuse_string(texts: Sequence[str]) -> None:
     if isinstance(texts, str):
         raise InputError(f"Texts come as a list; give [{texts!r}].")

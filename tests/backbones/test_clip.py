@@ -1,6 +1,7 @@
 """The CLIP adapter against transformers' own functions."""
 
 import warnings
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,41 @@ def test_frozen_but_open_to_gradients(encoder: ClipEncoder) -> None:
     embeddings = torch.randn(1, 5, TOKEN, requires_grad=True)
     encoder.encode_embeddings(embeddings, torch.tensor([5])).sum().backward()
     assert embeddings.grad is not None
+
+
+def test_training_after_a_search(clip_folder: Path) -> None:
+    """What the text tower keeps of its weights when first used in inference mode serves gradients as well."""
+    encoder = load(clip_folder, device="cpu").encoder
+    embeddings, lengths = torch.randn(1, 5, TOKEN, requires_grad=True), torch.tensor([5])
+    with torch.inference_mode():
+        encoder.encode_embeddings(embeddings, lengths)
+    encoder.encode_embeddings(embeddings, lengths).sum().backward()
+    assert embeddings.grad is not None
+
+
+def test_autocast(encoder: ClipEncoder) -> None:
+    embeddings, lengths = torch.randn(4, 5, TOKEN), torch.tensor([5, 3, 4, 5])
+    precise = encoder.encode_embeddings(embeddings, lengths)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = encoder.encode_embeddings(embeddings, lengths)
+    assert rough.dtype == torch.float32
+    assert not torch.equal(precise, rough)
+    assert torch.cosine_similarity(precise, rough).min() > 0.99
+
+
+@pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
+def test_activations(encoder: ClipEncoder, activation: str) -> None:
+    """OpenAI's CLIP has the quick GELU, others of its shape the plain one."""
+    from transformers import CLIPModel
+
+    config = deepcopy(encoder.model.config)
+    config.text_config.hidden_act = activation
+    model = CLIPModel(config)
+    other = ClipEncoder(model, encoder.tokenizer, {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}, "other")
+    ids = torch.tensor([[encoder.start_token, *encoder.tokenize("a photo of a red dog"), encoder.end_token]])
+    expected = model.text_projection(model.text_model(input_ids=ids).last_hidden_state[:, -1])
+    found = other.encode_embeddings(other.embed_tokens(ids), torch.tensor([ids.shape[1]]))
+    torch.testing.assert_close(found, expected)
 
 
 def test_tokenize_takes_any_length_silently(encoder: ClipEncoder) -> None:

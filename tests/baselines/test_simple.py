@@ -1,12 +1,11 @@
-"""The methods that learn nothing, and the table of names."""
+"""The methods that learn nothing."""
 
 import pytest
 import torch
 
 from fti4cir.backbones.base import VisionFeatures
-from fti4cir.baselines import METHODS, create, require_trainable
 from fti4cir.baselines.simple import ImageOnly, TextOnly, WeightedSum
-from fti4cir.errors import InputError, ModelError
+from fti4cir.errors import InputError
 
 DIRECTIONS = {"right": (1.0, 0.0), "up": (0.0, 1.0), "left": (-1.0, 0.0)}
 
@@ -20,12 +19,6 @@ class Compass:
     def encode_texts(self, texts):
         self.asked.append(list(texts))
         return torch.tensor([DIRECTIONS[text] for text in texts])
-
-    def compose_features(self, features, texts, owner=None):
-        return torch.flip(torch.nn.functional.normalize(features.image, dim=-1), (-1,))[owner or slice(None)]
-
-    def require_inversion(self):
-        pass
 
 
 def pictures(*vectors):
@@ -67,56 +60,4 @@ def test_opposites_have_no_sum():
 @pytest.mark.parametrize("weight", [-0.1, 1.1, float("nan")])
 def test_weights_out_of_range(weight):
     with pytest.raises(InputError, match="from 0 to 1"):
-        create("sum", Compass(), image_weight=weight)
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_every_method_has_its_name_and_gives_unit_vectors(name):
-    method = create(name, Compass())
-    assert method.name == name
-    composed = method.compose(pictures((3.0, 4.0), (1.0, 2.0)), ["up", "up"])
-    assert torch.allclose(composed.norm(dim=-1), torch.ones(2))
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_several_texts_of_one_picture(name):
-    method = create(name, Compass())
-    features, texts, owner = pictures((3.0, 4.0), (1.0, 2.0)), ["up", "right", "left"], [1, 0, 1]
-    repeated = method.compose(pictures((1.0, 2.0), (3.0, 4.0), (1.0, 2.0)), texts)
-    assert torch.allclose(method.compose(features, texts, owner), repeated)
-
-
-def test_fti4cir_without_weights_is_refused_at_once():
-    class Bare(Compass):
-        def require_inversion(self):
-            raise ModelError("no inversion weights")
-
-    with pytest.raises(ModelError, match="no inversion weights"):
-        create("fti4cir", Bare())
-
-
-def test_fti4cir_is_what_the_model_composes():
-    assert torch.allclose(
-        create("fti4cir", Compass()).compose(pictures((3.0, 4.0)), ["up"]), torch.tensor([[0.8, 0.6]])
-    )
-
-
-@pytest.mark.parametrize("name", ["pic2word", "searle", "lincir", "caption"])
-def test_known_but_not_yet(name):
-    with pytest.raises(ModelError, match=f"'{name}' is not available yet: .*available are: fti4cir, image, text, sum"):
-        create(name, Compass())
-
-
-def test_unknown():
-    with pytest.raises(InputError, match="no method 'magic'; available are: fti4cir, image, text, sum"):
-        create("magic", Compass())
-
-
-def test_what_can_be_trained():
-    require_trainable("fti4cir")
-    with pytest.raises(InputError, match="'sum' learns nothing"):
-        require_trainable("sum")
-    with pytest.raises(ModelError, match="'searle' is not available yet"):
-        require_trainable("searle")
-    with pytest.raises(InputError, match="no method 'magic'"):
-        require_trainable("magic")
+        WeightedSum(Compass(), weight)

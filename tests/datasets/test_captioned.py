@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -73,16 +74,44 @@ def test_folders_and_short_names(folder: Path, tmp_path: Path, packed: bool) -> 
     data = load(source, table)
     assert data.names == ("one/same.png", "sub folder/c.png", "sub folder/ü 犬.png")
     assert data.missing == ("same.png",)  # which of the two?
-    with data.reader() as read:
+    with data.reader() as reader:
         for name in reversed(data.names):
-            assert read(name) == (folder / name).read_bytes()
+            assert reader.read(name) == (folder / name).read_bytes()
 
 
 def test_a_picture_that_is_gone_by_the_time_it_is_read(folder: Path, tmp_path: Path) -> None:
     data = load(folder, write(tmp_path, "c.csv", "image,caption\na.png,x\n"))
     (folder / "a.png").unlink()
-    with data.reader() as read, pytest.raises(PictureError, match=r"a\.png"):
-        read("a.png")
+    with data.reader() as reader:
+        assert reader.stamp("a.png") == ""
+        with pytest.raises(PictureError, match=r"a\.png"):
+            reader.read("a.png")
+
+
+def test_a_tar_that_another_one_has_replaced(folder: Path, tmp_path: Path) -> None:
+    data = load(pack(folder, tmp_path / "x.tar"), write(tmp_path, "c.csv", "image,caption\na.png,x\n"))
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        tar.add(folder / "b.png", "b.png")
+    with data.reader() as reader:
+        assert reader.stamp("a.png") == ""
+        with pytest.raises(PictureError, match=r"'a\.png' in .*x\.tar: there is no such file"):
+            reader.read("a.png")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_stamp_changes_with_the_picture_alone(folder: Path, tmp_path: Path, packed: bool) -> None:
+    table = write(tmp_path, "c.csv", "image,caption\na.png,x\nb.png,y\n")
+
+    def stamps() -> list[str]:
+        data = load(pack(folder, tmp_path / "x.tar") if packed else folder, table)
+        with data.reader() as reader:
+            return [reader.stamp(name) for name in data.names]
+
+    before = stamps()
+    assert stamps() == before
+    os.utime(folder / "b.png", (1, 1))
+    after = stamps()
+    assert (after[0], after[1] != before[1]) == (before[0], True)
 
 
 def test_what_is_no_file_in_a_tar(folder: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fti4cir.backbones.clip import ClipEncoder
-from fti4cir.inversion import prompts
+from fti4cir.inversion.prompts import Template
 from fti4cir.inversion.compose import CutWarning, encode_sentences
 from fti4cir.inversion.network import PseudoWords
 from tinyclip import JOINT, VISION, clip_folder, encoder, random_inversion
@@ -50,7 +50,7 @@ def test_agrees_with_the_slow_version(encoder: ClipEncoder, words: PseudoWords) 
     assert len(set(words.counts.tolist())) > 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # none of these texts is too long
-        features = encode_sentences(encoder, [prompts.whole(text) for text in TEXTS], words)
+        features = encode_sentences(encoder, [Template().pseudo(text) for text in TEXTS], words)
     for picture, text in enumerate(TEXTS):
         expected = slow(encoder, words, picture, text)
         torch.testing.assert_close(features[picture], expected, rtol=1e-5, atol=1e-5)
@@ -58,8 +58,8 @@ def test_agrees_with_the_slow_version(encoder: ClipEncoder, words: PseudoWords) 
 
 def test_owner_says_whose_words_fill_a_sentence(encoder: ClipEncoder, words: PseudoWords) -> None:
     owner = torch.tensor([5, 0, 5])
-    features = encode_sentences(encoder, [prompts.whole("is red")] * 3, words, owner)
-    expected = encode_sentences(encoder, [prompts.whole("is red")] * 8, words)[owner]
+    features = encode_sentences(encoder, [Template().pseudo("is red")] * 3, words, owner)
+    expected = encode_sentences(encoder, [Template().pseudo("is red")] * 8, words)[owner]
     torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -72,7 +72,7 @@ def test_special_tokens_in_a_text_are_text(encoder: ClipEncoder) -> None:
 def test_gradient_reaches_the_words(encoder: ClipEncoder, words: PseudoWords) -> None:
     subject = words.subject.detach().clone().requires_grad_()
     filled = PseudoWords(**{**vars(words), "subject": subject})
-    encode_sentences(encoder, [prompts.whole("is red")] * 8, filled).sum().backward()
+    encode_sentences(encoder, [Template().pseudo("is red")] * 8, filled).sum().backward()
     assert subject.grad is not None
     assert (subject.grad.abs().sum(dim=-1) > 0).all()
 
@@ -80,14 +80,14 @@ def test_gradient_reaches_the_words(encoder: ClipEncoder, words: PseudoWords) ->
 def test_long_text_is_cut_at_a_word(encoder: ClipEncoder, words: PseudoWords) -> None:
     long = " ".join(f"red{number}" for number in range(500))
     with pytest.warns(CutWarning, match=r"the first \d+ of 501 words") as caught:
-        features = encode_sentences(encoder, [prompts.whole(long)], words)
+        features = encode_sentences(encoder, [Template().pseudo(long)], words)
     kept = int(str(caught[0].message).split("the first ")[1].split()[0]) - 1  # without "but"
     short = " ".join(long.split()[:kept])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        expected = encode_sentences(encoder, [prompts.whole(short)], words)
+        expected = encode_sentences(encoder, [Template().pseudo(short)], words)
         with pytest.raises(CutWarning):
-            encode_sentences(encoder, [prompts.whole(" ".join(long.split()[: kept + 1]))], words)
+            encode_sentences(encoder, [Template().pseudo(" ".join(long.split()[: kept + 1]))], words)
     torch.testing.assert_close(features, expected)
 
 
@@ -100,4 +100,4 @@ def test_long_text_without_spaces(encoder: ClipEncoder, words: PseudoWords) -> N
 
 def test_slots_need_words(encoder: ClipEncoder) -> None:
     with pytest.raises(ValueError, match="pseudo-words"):
-        encode_sentences(encoder, [prompts.whole("is red")])
+        encode_sentences(encoder, [Template().pseudo("is red")])

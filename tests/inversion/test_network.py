@@ -1,13 +1,20 @@
-"""The network's configuration, and what it makes without attributes."""
+"""The network's configuration, and the pseudo-words it makes."""
 
+import json
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 import torch
 
+from fti4cir.backbones.clip import ClipEncoder
 from fti4cir.errors import ModelError
-from fti4cir.inversion.network import InversionConfig
-from tinyclip import JOINT, TOKEN, VISION, random_inversion
+from fti4cir.inversion.compose import encode_sentences
+from fti4cir.inversion.network import InversionConfig, PseudoWords
+from fti4cir.inversion.prompts import Slot, Template
+from tinyclip import JOINT, TOKEN, VISION, clip_folder, encoder, random_inversion
+
+__all__ = ["clip_folder", "encoder"]
 
 
 @pytest.mark.parametrize(
@@ -44,3 +51,74 @@ def test_without_attributes_there_is_only_a_subject() -> None:
     assert words.attributes.shape == (3, 0, TOKEN)
     assert words.counts.tolist() == [0, 0, 0]
     assert all(name.startswith("subject.") for name in inversion.state_dict())
+
+
+# -- words that are left out ----------------------------------------------------------------------------------
+def all_words() -> PseudoWords:
+    """Of 200 pictures with one to four words each."""
+    torch.manual_seed(1)
+    words = random_inversion(threshold=0.15)(torch.randn(200, JOINT) * 3, torch.randn(200, 17, VISION))
+    assert set(words.counts.tolist()) == {1, 2, 3, 4}
+    return words
+
+
+def test_words_that_stay_keep_their_order_and_one_always_stays() -> None:
+    words = all_words()
+    fewer = words.without_some(0.6)
+    assert fewer.counts.min() == 1
+    assert fewer.subject is words.subject
+    for row in range(200):
+        before = words.indices[row, : words.counts[row]].tolist()
+        after = fewer.indices[row, : fewer.counts[row]].tolist()
+        assert after == [index for index in before if index in after]
+        # The rest follows, so that nothing is lost that is not a word.
+        assert sorted(fewer.indices[row].tolist()) == sorted(words.indices[row].tolist())
+        for name in ("attributes", "selected"):  # moved along
+            moved = dict(zip(fewer.indices[row].tolist(), getattr(fewer, name)[row], strict=True))
+            for index, value in zip(words.indices[row].tolist(), getattr(words, name)[row], strict=True):
+                assert torch.equal(moved[index], value)
+    several = words.counts > 2
+    assert (1 - fewer.counts[several].sum() / words.counts[several].sum()).item() == pytest.approx(0.5, abs=0.1)
+
+
+def test_no_share_leaves_all_words() -> None:
+    words = all_words()
+    same = words.without_some(0.0)
+    for name, value in vars(words).items():
+        assert torch.equal(getattr(same, name), value), name
+
+
+def test_leaving_words_out_keeps_the_gradient() -> None:
+    words = all_words()
+    attributes = words.attributes.detach().requires_grad_()
+    fewer = PseudoWords(**{**vars(words), "attributes": attributes}).without_some(0.9)
+    fewer.attributes[:, 0].sum().backward()
+    assert attributes.grad is not None
+    assert (attributes.grad.sum(dim=(1, 2)) == TOKEN).all()
+
+
+def test_words_of_subjects_alone(encoder: ClipEncoder) -> None:
+    words = PseudoWords.of_subjects(torch.randn(3, TOKEN))
+    assert words.attributes.shape == (3, 0, TOKEN)
+    assert words.counts.tolist() == [0, 0, 0]
+    features = encode_sentences(encoder, [Template().pseudo("is red", with_attributes=False)] * 3, words)
+    assert features.shape == (3, JOINT)
+
+
+# -- the template ---------------------------------------------------------------------------------------------
+def test_the_sentence_is_the_templates() -> None:
+    shape = {"joint_width": 8, "vision_width": 8, "token_width": 8}
+    template = Template(modification="that {text}")
+    assert InversionConfig(**shape, template=template).sentence("is red") == template.pseudo("is red")
+    alone = InversionConfig(**shape, max_attributes=0).sentence("is red")
+    assert alone == ("a photo of", Slot.SUBJECT, "but is red")
+
+
+def test_round_trip_by_json() -> None:
+    config = InversionConfig(8, 8, 8, threshold=None, template=Template("an image of"))
+    assert InversionConfig.from_json(json.loads(json.dumps(asdict(config)))) == config
+    older = {"joint_width": 8, "vision_width": 8, "token_width": 8}
+    assert InversionConfig.from_json(older).template == Template()
+    for wrong in ({**older, "colour": 1}, {"joint_width": 8}, {**older, "template": {"colour": 1}}):
+        with pytest.raises(TypeError):
+            InversionConfig.from_json(wrong)

@@ -84,7 +84,7 @@ def test_right_answers_are_marked(made: Study) -> None:
 
 def test_words_and_latent_attributes(made: Study) -> None:
     first = made.evaluations[0]
-    words = Words("good", np.array([1, 2, 2]), 4, 0.05, ((0, made.evaluations[1]), (4, first)))
+    words = Words(first, np.array([1, 2, 2]), 4, 0.05, ((0, made.evaluations[1]), (4, first)))
     plain = Page(page(made, figures(made))).text
     wordy = replace(made, words=words, latent=((6, first), (8, first)))
     read = Page(page(wordy, figures(wordy))).text
@@ -92,6 +92,23 @@ def test_words_and_latent_attributes(made: Study) -> None:
         assert title in read
         assert title not in plain
     assert "relevance above 0.05, at least one, at most 4; over 3 pictures" in read
+
+
+def test_several_models_of_one_method(made: Study) -> None:
+    first, second = (replace(one, method="ours", model=f"runs/{one.method}") for one in made.evaluations)
+    words = Words(second, np.array([1, 2, 2]), 4, 0.05, ((0, first), (4, second)))
+    both = replace(made, evaluations=(first, second), words=words, latent=((6, second), (8, first)))
+    text = page(both, figures(both))
+    read = Page(text).text
+    assert "ours (good) reaches mAP@10" in read
+    assert "more than ours (bad) (" in read
+    assert "modelsruns/good, runs/bad" in read
+    assert "Difference to ours (good), paired by query" in read
+    assert "Highest mAP@10 by ours (good)," in read
+    assert "queries start from. Made by ours (bad)." in read
+    assert "The bar is ours (good), the marks on it are ours (bad)." in read
+    assert "mAP@10 over latent attributes K of the model: ours from" in text
+    assert text.count(">ours (bad)<") > 6
 
 
 def test_captions_instead_of_pictures(made: Study) -> None:

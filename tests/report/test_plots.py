@@ -27,7 +27,12 @@ def places(root: ElementTree.Element, style: int) -> list[tuple[float, float]]:
 
 
 def texts(root: ElementTree.Element, kind: str) -> list[str]:
-    return ["".join(one.itertext()) for one in root.iter("text") if kind in one.get("class", "").split()]
+    """What is seen; titles are not."""
+    return [
+        "".join([one.text or "", *("".join(part.itertext()) for part in one if part.tag != "title")])
+        for one in root.iter("text")
+        if kind in one.get("class", "").split()
+    ]
 
 
 def test_lines_are_to_scale() -> None:
@@ -94,6 +99,21 @@ def test_bars_of_two_plots_compare() -> None:
     assert (one.get("x"), one.get("width")) == (other.get("x"), other.get("width"))
     assert len(places(first, 1)) == 1
     assert texts(second, "name")[0].startswith("A very lon…7")
+
+
+def test_long_names_leave_room() -> None:
+    long = "fti4cir (a model with a very long name)"
+    curves = parsed(plots.lines("title", [Series(long, 0, [(1, 0.1), (9, 0.2)])], "k", "R@k", [1, 9]))
+    rows = parsed(plots.intervals("title", [Bar(long, "", [(0, 0.1)], (0.0, 0.2))], "mAP"))
+    for root in (curves, rows):
+        assert texts(root, "name") == ["fti4cir (a model with a…"]
+        assert [one.text for one in root.iter("title")][-1] == long or long in root.get("aria-label", "")
+    (left, _), (right, _) = places(curves, 0)
+    assert right - left > 150
+    grid = [
+        float(re.findall(r"M([\d.]+)", one.get("d", ""))[0]) for one in rows.iter("path") if one.get("class") == "grid"
+    ]
+    assert grid[-1] - grid[0] > 150
 
 
 @pytest.mark.parametrize(

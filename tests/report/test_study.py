@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fti4cir import baselines
+from fti4cir import baselines, load
 from fti4cir.backbones.clip import ClipEncoder
 from fti4cir.datasets.base import Benchmark
 from fti4cir.description import Descriptions
@@ -39,7 +39,7 @@ def rankings(made: Benchmark, model: Model) -> list[list[int]]:
 def test_limits_are_what_such_a_model_does(made: Benchmark, model: Model) -> None:
     methods = [baselines.create(name, model) for name in ("text", "fti4cir", "sum")]
     alone = evaluate(made, model.encoder, methods, "tiny")
-    found = measure(made, model, methods)
+    found = measure(made, [(method, model) for method in methods])
     assert [one.method for one in found.evaluations] == ["text", "fti4cir", "sum"]
     assert [one.ranking.tolist() for one in found.evaluations] == [one.ranking.tolist() for one in alone]
     assert found.words is not None
@@ -57,10 +57,10 @@ def test_limits_are_what_such_a_model_does(made: Benchmark, model: Model) -> Non
 
 @pytest.mark.parametrize("cached", [False, True])
 def test_words_are_counted_once_a_picture(made: Benchmark, model: Model, tmp_path: Path, cached: bool) -> None:
-    methods = [baselines.create("fti4cir", model)]
+    methods = [(baselines.create("fti4cir", model), model)]
     cache = tmp_path if cached else None
-    found = measure(made, model, methods, cache=cache)
-    again = measure(made, model, methods, cache=cache)
+    found = measure(made, methods, cache=cache)
+    again = measure(made, methods, cache=cache)
     features = model.features(list(made.gallery.paths))
     expected = model.require_inversion()(features.image, features.local).counts
     assert found.words is not None
@@ -72,34 +72,49 @@ def test_words_are_counted_once_a_picture(made: Benchmark, model: Model, tmp_pat
 
 
 def test_no_words_no_limits(made: Benchmark, encoder: ClipEncoder, model: Model) -> None:
-    assert measure(made, model, [baselines.create("text", model)]).words is None
+    assert measure(made, [(baselines.create("text", model), model)]).words is None
     bare = Model(encoder, random_inversion(max_attributes=0), "bare")
-    assert measure(made, bare, [baselines.create("fti4cir", bare)]).words is None
+    assert measure(made, [(baselines.create("fti4cir", bare), bare)]).words is None
 
 
-def test_other_numbers_of_latent_attributes(
-    made: Benchmark, encoder: ClipEncoder, model: Model, tmp_path: Path
+def test_models_of_several_numbers_of_latent_attributes(made: Benchmark, encoder: ClipEncoder, model: Model) -> None:
+    k8, k4, same = (
+        Model(encoder, random_inversion(seed, num_latent=count), name)
+        for seed, (count, name) in enumerate([(8, "k8"), (4, "k4"), (6, "same")], start=1)
+    )
+    bare = Model(encoder, random_inversion(num_latent=9, max_attributes=0), "bare")
+    pairs = [(baselines.create("fti4cir", one), one) for one in (bare, model, k8, k4)]
+    found = measure(made, pairs)
+    assert [one.model for one in found.evaluations] == ["bare", "tiny", "k8", "k4"]
+    assert found.evaluations[2].ranking.tolist() == rankings(made, k8)
+    assert [(count, one.model) for count, one in found.latent] == [(4, "k4"), (6, "tiny"), (8, "k8")]
+    assert found.latent[2][1] is found.evaluations[2]
+    assert found.words is not None
+    assert found.words.evaluation is found.evaluations[1]  # the first that has any
+    assert len(found.words.counts) == PICTURES  # of that one alone
+    assert [one.model for _, one in found.words.limited] == ["tiny"] * 4
+    assert measure(made, [(baselines.create("fti4cir", one), one) for one in (model, same)]).latent == ()
+
+
+def test_the_latent_attributes_of_two_methods_are_not_mixed(
+    made: Benchmark, encoder: ClipEncoder, model: Model
 ) -> None:
-    others = [Model(encoder, random_inversion(1, num_latent=count), f"of {count}") for count in (8, 4)]
-    found = measure(made, model, [baselines.create("fti4cir", model)], others)
-    assert [count for count, _ in found.latent] == [4, 6, 8]
-    assert found.latent[1][1] is found.evaluations[0]
-    assert found.latent[2][1].ranking.tolist() == rankings(made, others[0])
-    assert len(found.evaluations) == 1
+    other = Model(encoder, random_inversion(1, num_latent=8), "other", "searle")
+    pairs = [(baselines.create(one.method, one), one) for one in (model, other)]
+    assert measure(made, pairs).latent == ()
 
-    from fti4cir import load
 
+def test_models_of_different_encoders(made: Benchmark, model: Model, tmp_path: Path) -> None:
     elsewhere = Model(load(build(tmp_path / "clip", seed=5), device="cpu").encoder, random_inversion(), "elsewhere")
-    with pytest.raises(ValueError, match="there is none"):
-        measure(made, model, [baselines.create("text", model)], others)
-    with pytest.raises(ModelError, match="elsewhere and tiny cannot be compared"):
-        measure(made, model, [], [elsewhere])
+    pairs = [(baselines.create("fti4cir", one), one) for one in (model, elsewhere)]
+    with pytest.raises(ModelError, match="tiny and elsewhere cannot be compared"):
+        measure(made, pairs)
 
 
 def test_hidden_answers(made: Benchmark, model: Model) -> None:
     hidden = replace(made, queries=tuple(replace(query, targets=()) for query in made.queries))
     with pytest.raises(InputError, match="known to its server only"):
-        measure(hidden, model, [])
+        measure(hidden, [])
 
 
 def test_what_is_shown_of_a_benchmark(made: Benchmark) -> None:
@@ -117,11 +132,12 @@ def test_descriptions(made: Benchmark, model: Model) -> None:
     captions = tuple(f"a photo of number {number}" for number in range(PICTURES))
     targets = tuple((number,) for number in range(PICTURES))
     descriptions = Descriptions("made up", made.gallery.ids, made.gallery.paths, captions, targets, ())
-    found = measure_descriptions(descriptions, model, ["image", "fti4cir"])
+    found = measure_descriptions(descriptions, [("image", model), ("fti4cir", model)])
     assert [one.method for one in found.evaluations] == ["image", "fti4cir"]
     assert found.words is not None
+    assert found.words.evaluation is found.evaluations[1]
     assert len(found.words.counts) == PICTURES
     assert found.words.limited == ()
     assert found.one_is_enough
     assert found.gallery[1] == (captions[1], None)
-    assert measure_descriptions(descriptions, model, ["image"]).words is None
+    assert measure_descriptions(descriptions, [("image", model)]).words is None

@@ -81,12 +81,13 @@ def test_json(made: Study) -> None:
 
 def test_words(made: Study) -> None:
     first = made.evaluations[0]
-    words = Words("good", np.array([2, 1, 2, 0]), 4, 0.05, ((0, made.evaluations[1]), (4, first)))
+    words = Words(first, np.array([2, 1, 2, 0]), 4, 0.05, ((0, made.evaluations[1]), (4, first)))
     told = figures(replace(made, words=words, latent=((6, first),)))
     assert told["words"]["histogram"] == {"0": 1, "1": 1, "2": 2}
     assert [one["most"] for one in told["words"]["limited"]] == [0, 4]
     assert told["words"]["limited"][1]["metrics"] == first.metrics()
-    assert [one["num_latent"] for one in told["latent"]] == [6]
+    assert (told["words"]["method"], told["words"]["model"]) == ("good", "tiny")
+    assert [(one["num_latent"], one["method"]) for one in told["latent"]] == [(6, "good")]
 
 
 def test_markdown(made: Study) -> None:
@@ -115,6 +116,25 @@ def test_csv(made: Study) -> None:
     assert float(rows[6]["difference"]) == told["differences"][1]["difference"]
     assert float(rows[6]["low"]) <= float(rows[6]["value"]) <= float(rows[6]["high"])
     assert rows[6]["significant"] in {"True", "False"}
+
+
+def test_several_models_of_one_method(made: Study) -> None:
+    first, second = (replace(one, method="ours", model=f"runs/{one.method}") for one in made.evaluations)
+    told = figures(replace(made, evaluations=(first, second)))
+    assert told["labels"] == list(told["curves"]) == ["ours (good)", "ours (bad)"]
+    one = told["differences"][0]
+    assert [one[key] for key in ("method", "model", "against", "against_model")] == [
+        "ours", "runs/bad", "ours", "runs/good",
+    ]  # fmt: skip
+    lines = markdown(told).splitlines()
+    assert ", models runs/good, runs/bad;" in lines[2]
+    assert [line.split(" | ")[0] for line in lines if line.startswith("| ours")] == [
+        "| ours (good)", "| ours (bad)", "| ours (bad) - ours (good)",
+    ]  # fmt: skip
+    rows = list(csv.DictReader(io.StringIO(comma_separated(told))))
+    assert [(row["model"], row["difference"] == "") for row in rows] == [("runs/good", True)] * 5 + [
+        ("runs/bad", False)
+    ] * 5
 
 
 def test_one_method(tmp_path: Path) -> None:

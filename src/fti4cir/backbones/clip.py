@@ -10,15 +10,18 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..preprocess import square
 from .base import VisionFeatures
+from .packed import Packing
 
 
 class ClipEncoder:
     """Thin adapter of `transformers.CLIPModel`; both towers frozen and in evaluation mode.
 
-    The local features are the vision tower's last block's outputs, before its final layer norm.
+    The local features are the vision tower's last block's outputs, before its final layer norm. The text tower's
+    layers are run here, not by `transformers`, because training waits for them most of the time.
     """
 
     def __init__(self, model: Any, tokenizer: Any, processor: dict[str, Any], name: str) -> None:
@@ -36,6 +39,7 @@ class ClipEncoder:
         self._mean = torch.tensor(processor["image_mean"])[:, None, None]
         self._std = torch.tensor(processor["image_std"])[:, None, None]
         self.fingerprint = _fingerprint(model, processor)
+        self._text_layers: dict[torch.dtype, list[_TextLayer]] = {}
 
     @property
     def device(self) -> torch.device:
@@ -68,15 +72,29 @@ class ClipEncoder:
         return embedded
 
     def encode_embeddings(self, embeddings: Tensor, lengths: Tensor) -> Tensor:
-        """(B, T, W) -> (B, D), read at each sentence's end token; what follows it is never seen."""
+        """(B, T, W) -> (B, D), read at each sentence's end token; what follows it is never seen.
+
+        Within autocast the tower runs in autocast's precision.
+        """
+        kind = embeddings.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.model.dtype
         tower = self.model.text_model
-        x = tower.embeddings(inputs_embeds=embeddings)
-        length = embeddings.shape[1]
-        mask = torch.full((length, length), float("-inf"), dtype=x.dtype, device=x.device).triu(1)
-        x = tower.encoder(inputs_embeds=x, attention_mask=mask[None, None]).last_hidden_state
-        ends = x[torch.arange(len(x), device=x.device), lengths - 1]
-        features: Tensor = self.model.text_projection(tower.final_layer_norm(ends))
+        packing = Packing(lengths, embeddings.shape[1])
+        with torch.autocast(kind, enabled=False):  # the layers convert for themselves
+            x = packing.pack(embeddings).float() + tower.embeddings.position_embedding(packing.positions)  # (N, W)
+            for layer in self._layers(dtype):
+                x = layer(x, packing)
+            ends = tower.final_layer_norm(packing.ends(x).to(self.model.dtype))
+            features: Tensor = self.model.text_projection(ends)
         return features.float()
+
+    @torch.inference_mode(False)  # what is made in inference mode could not be used in training later
+    def _layers(self, dtype: torch.dtype) -> list[_TextLayer]:
+        """The text tower's layers with weights of that precision, made when first asked for."""
+        if dtype not in self._text_layers:
+            layers, config = self.model.text_model.encoder.layers, self.model.config.text_config
+            self._text_layers[dtype] = [_TextLayer(layer, config, dtype) for layer in layers]
+        return self._text_layers[dtype]
 
     def token_table(self) -> Tensor:
         """All token embeddings, (vocabulary, W) float32."""
@@ -92,7 +110,46 @@ class ClipEncoder:
     def to(self, device: str | torch.device) -> ClipEncoder:
         """Move both towers."""
         self.model.to(device)
+        self._text_layers.clear()
         return self
+
+
+class _TextLayer:
+    """A frozen layer of CLIP's text tower on packed sentences: the sum in float32, the products in `dtype`.
+
+    Its weights are kept in the form and precision in which they are used: autocast would convert them anew every
+    time. They are taken from the modules by the names that they have in CLIP's files.
+    """
+
+    def __init__(self, layer: Any, config: Any, dtype: torch.dtype) -> None:
+        attention, mlp = layer.self_attn, layer.mlp
+        self.heads: int = config.num_attention_heads
+        # The scale of the attention is that of its queries' weights here.
+        scale = (config.hidden_size // self.heads) ** -0.5
+        query, key, value, out = attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj
+        self.norm1, self.norm2 = (
+            (norm.normalized_shape, norm.weight.float(), norm.bias.float(), norm.eps)
+            for norm in (layer.layer_norm1, layer.layer_norm2)
+        )
+        self.qkv = (
+            torch.cat([query.weight * scale, key.weight, value.weight]).to(dtype),
+            torch.cat([query.bias * scale, key.bias, value.bias]).to(dtype),
+        )
+        self.out = out.weight.to(dtype), out.bias.to(dtype)
+        # "quick GELU" is x * sigmoid(1.702 x) = silu(1.702 x) / 1.702, and PyTorch does silu in one pass.
+        quick = config.hidden_act == "quick_gelu"
+        self.activation = F.silu if quick else mlp.activation_fn
+        factor = 1.702 if quick else 1.0
+        self.wide = (mlp.fc1.weight * factor).to(dtype), (mlp.fc1.bias * factor).to(dtype)
+        self.narrow = (mlp.fc2.weight / factor).to(dtype), mlp.fc2.bias.to(dtype)
+
+    def __call__(self, x: Tensor, packing: Packing) -> Tensor:
+        """(N, W) float32 -> (N, W) float32."""
+        dtype = self.qkv[0].dtype
+        qkv = F.linear(F.layer_norm(x, *self.norm1).to(dtype), *self.qkv)
+        x = x + F.linear(packing.attend(qkv, self.heads, causal=True), *self.out)
+        wide = F.linear(F.layer_norm(x, *self.norm2).to(dtype), *self.wide)
+        return x + F.linear(self.activation(wide), *self.narrow)
 
 
 def _fingerprint(model: Any, processor: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from ..errors import ModelError
 from ..preprocess import square
 from .base import VisionFeatures
+from .packed import Packing
 
 FOLDER = Path(__file__).parent.parent / "weights" / "mini"
 JOINT_WIDTH, VISION_WIDTH, TOKEN_WIDTH = 256, 256, 384
@@ -122,22 +123,26 @@ class _Layer(nn.Module):
         self.wide = nn.Linear(width, 4 * width)
         self.narrow = nn.Linear(4 * width, width)
 
-    def _attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        batch, length, width = x.shape
-        q, k, v = self.qkv(x).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+    def _attend(self, x: Tensor, packing: Packing | None) -> Tensor:
+        # The scale of the attention is that of its queries here.
+        query, rest = self.qkv(x).split([x.shape[-1], 2 * x.shape[-1]], dim=-1)
+        qkv = torch.cat([query * (x.shape[-1] // self.heads) ** -0.5, rest], dim=-1)
+        if packing is not None:
+            return self.out(packing.attend(qkv, self.heads, causal=False))
         # Spelled out: on a CPU the gradient of the fused attention takes half of a training step.
-        weights = q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)
-        y = (weights if mask is None else weights.masked_fill(~mask, -1e4)).softmax(dim=-1) @ v
-        return self.out(y.transpose(1, 2).reshape(batch, length, width))
+        query, key, value = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        y = (query @ key.transpose(-2, -1)).softmax(dim=-1) @ value
+        return self.out(y.transpose(1, 2).flatten(2))
 
     def _widen(self, x: Tensor) -> Tensor:
         return self.narrow(F.gelu(self.wide(x)))
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, packing: Packing | None = None) -> Tensor:
+        """(B, T, W), or packed (N, W), to the same."""
         if self.pre_norm:
-            x = x + self._attend(self.norm1(x), mask)
+            x = x + self._attend(self.norm1(x), packing)
             return x + self._widen(self.norm2(x))
-        x = self.norm1(x + self._attend(x, mask))
+        x = self.norm1(x + self._attend(x, packing))
         return self.norm2(x + self._widen(x))
 
 
@@ -185,14 +190,11 @@ class TextTower(nn.Module):
 
     def forward(self, embeddings: Tensor, lengths: Tensor) -> Tensor:
         """Embeddings (B, T, W) of sentences that are `lengths` (B,) tokens long -> (B, D)."""
-        length = embeddings.shape[1]
-        real = torch.arange(length, device=embeddings.device) < lengths[:, None]  # (B, T)
-        x = self.norm(embeddings + self.positions.weight[:length])
-        mask = None if bool(real.all()) else real[:, None, None, :]
+        packing = Packing(lengths, embeddings.shape[1], exact=True)
+        x = self.norm(packing.pack(embeddings) + self.positions(packing.positions))  # (N, W)
         for layer in self.layers:
-            x = layer(x, mask)
-        weight = real.to(x.dtype)[..., None]
-        return self.project((x * weight).sum(1) / weight.sum(1))
+            x = layer(x, packing)
+        return self.project(packing.mean(x))
 
 
 class MiniEncoder:

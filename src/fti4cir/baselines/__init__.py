@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ..errors import InputError
 from .base import Learner, Method, Model
@@ -63,6 +63,37 @@ def create(name: str, model: Model, image_weight: float = 0.5, captions: Caption
                 raise InputError("The method caption needs captions of the pictures; give them with --captions FILE.")
             return Captioned.read(model, captions.images, captions.table)
     raise _unknown(name)
+
+
+AnyModel = TypeVar("AnyModel", bound=Model)
+
+
+def assign(names: Sequence[str], models: Sequence[AnyModel]) -> list[tuple[str, AnyModel]]:
+    """Which method stands on which of several models that are compared: a pair for each figure to be had.
+
+    Args:
+        names: of methods; none for those that the models were trained as.
+        models: at least one, all on one encoder.
+
+    Returns:
+        For a learned method each model that was trained as it, in their order; for `searle-oti` the first that was
+        trained as searle; for all others the first model. Where no model was trained as a method, it has the first,
+        and `create` says what is missing.
+    """
+    trained: dict[str, list[AnyModel]] = {}
+    for model in models:
+        if model.inversion is not None:
+            trained.setdefault(model.method, []).append(model)
+    pairs = []
+    for name in dict.fromkeys(names or trained or [models[0].method]):
+        if name in LEARNED:
+            suited = trained.get(name, models[:1])
+        elif name == OptimizedInversion.name:
+            suited = trained.get("searle", models)[:1]
+        else:
+            suited = models[:1]
+        pairs += [(name, model) for model in suited]
+    return pairs
 
 
 def learner(name: str) -> Learner:

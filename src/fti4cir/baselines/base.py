@@ -23,6 +23,7 @@ class Model(Protocol):
 
     name: str
     encoder: DualEncoder
+    inversion: FineGrainedInversion | None
     method: str
     """What its inversion network was trained as."""
     extra: Mapping[str, Any]

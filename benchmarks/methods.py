@@ -1,0 +1,303 @@
+"""Every method on one encoder and held-out real pictures, with several seeds: the proof behind docs/results.md.
+
+    python scripts/train_mini_inversion.py prepare --data DATA --work WORK
+    python benchmarks/methods.py train --work WORK --models MODELS [--jobs fti4cir,pic2word,...]
+    python benchmarks/methods.py measure --data DATA --work WORK --models MODELS > results.json
+    python benchmarks/methods.py table results.json > table.md
+
+MODELS holds a folder a trained model, NAME_sSEED. The figures of a NAME are means over its seeds; the interval is a
+bootstrap over the queries of that mean, and every comparison is paired by query. The weight of the sum is the best of
+a grid on pictures that were trained on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import re
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import fti4cir
+from fti4cir import training
+from fti4cir.baselines import create
+from fti4cir.baselines.base import Method
+from fti4cir.datasets import attributes
+from fti4cir.datasets.base import Benchmark
+from fti4cir.evaluation import evaluate
+from fti4cir.inversion.compose import encode_sentences
+from fti4cir.metrics import average_precision_at, bootstrap_interval, paired_bootstrap, rank, recall_at
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+from edits import edit
+
+import mini_data
+
+# name: table, changed column, kept columns, template
+TASKS = {
+    "colour": ("shop", "baseColour", ["articleType"], "in {value}"),
+    "audience": ("shop", "gender", ["articleType", "baseColour"], "for {value}"),
+    "kind": ("shop", "articleType", ["baseColour", "gender"], "{value}"),
+    "domain": ("art", "domain", ["class"], "as a {value}"),
+    "sketch": ("art", "domain", ["class"], "as a {value}"),
+}
+WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+SEEDS = (0, 1, 2)
+
+# name: preset, changes. One pass over the pictures with our presets; what costs less a step gets as much time.
+JOBS: dict[str, tuple[str, dict[str, Any]]] = {
+    "fti4cir": ("composed", {"epochs": 1}),
+    "fti4cir, paper": ("paper", {"epochs": 2, "bfloat16": True}),
+    "pic2word": ("pic2word", {"epochs": 5}),
+    "searle": ("searle", {"epochs": 5}),
+    "lincir": ("lincir", {"epochs": 2}),
+    "no composed losses": (
+        "composed",
+        {"epochs": 1, "weights": replace(training.preset("composed").weights, composed=0.0, composed_image=0.0)},
+    ),
+    **{
+        name.removeprefix("composed-").replace("-", " "): (name, {"epochs": 1})
+        for name in training.PRESETS
+        if name.startswith("composed-")
+    },
+}
+
+
+def train(work: Path, models: Path, jobs: Iterable[str], seeds: Iterable[int]) -> None:
+    """Train what is not there yet; resumable."""
+    for seed in seeds:
+        for name in jobs:
+            preset, changes = JOBS[name]
+            training.train(
+                training.preset(preset, **changes, seed=seed), work / "pictures", work / "captions.jsonl", "mini",
+                models / f"{name}_s{seed}", resume=True, features=work / "features",
+            )  # fmt: skip
+
+
+def load_task(work: Path, part: str, task: str, limit: int) -> Benchmark:
+    """A task's queries among the pictures that were trained on, or among those that were not."""
+    table, change, keep, template = TASKS[task]
+    root = work / ("pictures" if part == "train" else "held_out")
+    whole = attributes.load(root, work / f"{part}_{table}.csv", "path", change, keep, template)
+    if task == "sketch":
+        chosen = [number for number, query in enumerate(whole.queries) if query.texts == ("as a sketch",)]
+        whole = replace(
+            whole,
+            queries=tuple(whole.queries[number] for number in chosen),
+            values=tuple(whole.values[number] for number in chosen),
+        )
+    return whole.sample(limit)
+
+
+def best_weight(work: Path, task: str, model: fti4cir.Model, cache: Path) -> float:
+    """The image weight of the sum that is best on pictures that were trained on."""
+    benchmark = load_task(work, "train", task, 1000)
+    methods = [create("sum", model, weight) for weight in WEIGHTS]
+    found = evaluate(benchmark, model.encoder, methods, model.name, cache=cache / f"train-{TASKS[task][0]}", say=_note)
+    scores = [result.metrics()["mAP@10"] for result in found]
+    return WEIGHTS[scores.index(max(scores))]
+
+
+def measure_attributes(
+    work: Path, task: str, models: dict[str, list[fti4cir.Model]], limit: int
+) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.int64], dict[str, Any]]:
+    """mAP@10 of each method (seeds, queries), what groups the queries, and what else to say."""
+    first = next(iter(models.values()))[0]
+    cache = work / "evaluation"
+    benchmark = load_task(work, "held_out", task, limit)
+    weight = best_weight(work, task, first, cache)
+    methods: list[Method] = [create("image", first), create("text", first), create("sum", first, weight)]
+    names = ["image", "text", "sum"]
+    for name, group in models.items():
+        for model in group:
+            methods.append(create(model.method, model))
+            names.append(name)
+    if "searle" in models:
+        methods.append(create("searle-oti", models["searle"][0]))
+        names.append("searle-oti")
+    found = evaluate(
+        benchmark, first.encoder, methods, first.name, cache=cache / f"held_out-{TASKS[task][0]}", say=_note
+    )
+    figures: dict[str, list[NDArray[np.float64]]] = defaultdict(list)
+    for name, result in zip(names, found, strict=True):
+        figures[name].append(result.per_query["mAP@10"])
+    return (
+        {name: np.stack(rows) for name, rows in figures.items()},
+        np.array([query.reference for query in benchmark.queries]),
+        {"protocol": benchmark.protocol, "image weight of sum": weight, "queries": len(benchmark.queries)},
+    )
+
+
+def measure_captions(
+    data: Path, work: Path, models: dict[str, list[fti4cir.Model]], limit: int
+) -> dict[str, tuple[dict[str, NDArray[np.float64]], NDArray[np.int64], dict[str, Any]]]:
+    """The two tasks on Flickr8k whose gallery are captions.
+
+    `edited captions`: a picture and a modification find the edited caption, AP@10, among those of all pictures, edited
+    and not. `descriptions`: pseudo-words without a modification find a caption of their picture, R@10.
+    """
+    random_ = random.Random(0)
+    pictures = [p for p in mini_data.load(data) if p.set == "flickr8k" and p.held_out][:limit]
+    edits = []
+    for picture in pictures:
+        caption = random_.choice(picture.captions).lower()
+        found = edit(caption, random_)
+        edits.append(found)
+    kept = [place for place, found in enumerate(edits) if found is not None]
+    pictures, edits = [pictures[place] for place in kept], [edits[place] for place in kept]
+    first = next(iter(models.values()))[0]
+    own = [text.lower() for picture in pictures for text in picture.captions]
+    owner = np.array([place for place, picture in enumerate(pictures) for _ in picture.captions])
+    edited = [found.caption for found in edits if found is not None]
+    asked = [found.modification for found in edits if found is not None]
+    with torch.inference_mode():
+        own_features = first.encode_texts(own).numpy()
+        gallery = np.concatenate([first.encode_texts(edited).numpy(), own_features])
+        features = first.features([work / "held_out" / picture.name for picture in pictures])
+        image = torch.nn.functional.normalize(features.image, dim=-1).numpy()
+    relevant_edit = np.zeros((len(edited), len(gallery)), bool)
+    relevant_edit[np.arange(len(edited)), np.arange(len(edited))] = True
+    relevant_own = owner == np.arange(len(pictures))[:, None]
+
+    def score_edit(query: NDArray[np.float32]) -> NDArray[np.float64]:
+        return average_precision_at(rank(query @ gallery.T, 10, None), relevant_edit, 10)
+
+    def score_own(query: NDArray[np.float32]) -> NDArray[np.float64]:
+        return recall_at(rank(query @ own_features.T, 10, None), relevant_own, 10)
+
+    with_edit: dict[str, list[NDArray[np.float64]]] = defaultdict(list)
+    described: dict[str, list[NDArray[np.float64]]] = defaultdict(list)
+    for name in ("image", "text", *(f"sum {weight}" for weight in WEIGHTS)):
+        kind, _, weight_text = name.partition(" ")
+        composed = create(kind, first, float(weight_text or 0.5)).compose(features, asked).numpy()
+        with_edit[name].append(score_edit(composed))
+    # No pictures to tune on here: the best weight on these very queries, to the sum's advantage.
+    sums = {name: rows[0] for name, rows in with_edit.items() if name.startswith("sum ")}
+    best = max(sums, key=lambda name: float(sums[name].mean()))
+    for name in sums:
+        del with_edit[name]
+    with_edit["sum"].append(sums[best])
+    described["image"].append(score_own(image))
+    for name, group in models.items():
+        for model in group:
+            with_edit[name].append(score_edit(create(model.method, model).compose(features, asked).numpy()))
+            with torch.inference_mode():
+                inversion = model.require_inversion()
+                words = inversion(features.image, features.local)
+                sentence = [inversion.config.sentence()] * len(pictures)
+                whole = torch.nn.functional.normalize(encode_sentences(model.encoder, sentence, words), dim=-1).numpy()
+            described[name].append(score_own(whole))
+    groups = np.arange(len(pictures))
+    told = {"queries": len(pictures), "gallery": len(gallery), "image weight of sum": float(best.split()[1])}
+    return {
+        "edited captions": ({n: np.stack(r) for n, r in with_edit.items()}, groups, told),
+        "descriptions": ({n: np.stack(r) for n, r in described.items()}, groups, {"queries": len(pictures)}),
+    }
+
+
+def summary(figures: dict[str, NDArray[np.float64]], groups: NDArray[np.int64], ours: str) -> dict[str, Any]:
+    """Mean over seeds and queries with its interval, the spread of the seeds, and what `ours` is better by."""
+    report: dict[str, Any] = {}
+    for name, rows in figures.items():
+        mean = rows.mean(axis=0)
+        low, high = bootstrap_interval(mean[:, None], groups)
+        entry: dict[str, Any] = {
+            "mean": float(mean.mean()),
+            "interval": [float(low[0]), float(high[0])],
+            "seeds": [float(row.mean()) for row in rows],
+        }
+        if ours in figures and name != ours:
+            difference = paired_bootstrap(figures[ours].mean(axis=0), mean, groups)
+            entry["ours is better by"] = {"mean": difference.mean, "interval": [difference.low, difference.high]}
+        report[name] = entry
+    return report
+
+
+def measure(data: Path, work: Path, models_folder: Path, limit: int, only: Sequence[str], ours: str) -> dict[str, Any]:
+    """All tasks for all models that were trained."""
+    models: dict[str, list[fti4cir.Model]] = defaultdict(list)
+    for folder in sorted(models_folder.iterdir()):
+        found = re.fullmatch(r"(.+)_s(\d+)", folder.name)
+        if found and (folder / "model.safetensors").exists():
+            models[found[1]].append(fti4cir.load(folder))
+    report: dict[str, Any] = {}
+    for task in TASKS:
+        if only and task not in only:
+            continue
+        started = time.monotonic()
+        figures, groups, told = measure_attributes(work, task, models, limit)
+        report[task] = {**told, "metric": "mAP@10", "methods": summary(figures, groups, ours)}
+        _tell(task, report[task], time.monotonic() - started)
+    if not only or {"edited captions", "descriptions"} & set(only):
+        for task, (figures, groups, told) in measure_captions(data, work, models, limit).items():
+            metric = "R@10" if task == "descriptions" else "mAP@10"
+            report[task] = {**told, "metric": metric, "methods": summary(figures, groups, ours)}
+            _tell(task, report[task], 0.0)
+    return report
+
+
+def _tell(task: str, entry: dict[str, Any], seconds: float) -> None:
+    line = ", ".join(f"{name} {figures['mean']:.3f}" for name, figures in entry["methods"].items())
+    _note(f"{task}: {line} ({seconds:.0f} s)")
+
+
+def _note(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report as Markdown: a row a method, a column a task, each figure with half its interval's width."""
+    names = list(dict.fromkeys(name for entry in report.values() for name in entry["methods"]))
+    lines = [
+        "| method | seeds | " + " | ".join(f"{task}, {entry['metric']}" for task, entry in report.items()) + " |",
+        "|---|--:|" + "--:|" * len(report),
+    ]
+    for name in names:
+        cells, seeds = [], 1
+        for entry in report.values():
+            figures = entry["methods"].get(name)
+            if figures is None:
+                cells.append("")
+                continue
+            seeds = len(figures["seeds"])
+            low, high = figures["interval"]
+            cells.append(f"{100 * figures['mean']:.1f} ± {50 * (high - low):.1f}")
+        lines.append(f"| {name} | {seeds} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", choices=["train", "measure", "table"])
+    parser.add_argument("results", type=Path, nargs="?")
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--work", type=Path)
+    parser.add_argument("--models", type=Path)
+    parser.add_argument("--jobs", default=",".join(JOBS))
+    parser.add_argument("--seed", type=int, action="append")
+    parser.add_argument("--task", action="append", default=[])
+    parser.add_argument("--limit", type=int, default=1500)
+    parser.add_argument("--ours", default="fti4cir")
+    options = parser.parse_args()
+    if options.stage == "train":
+        train(options.work, options.models, options.jobs.split(","), options.seed or SEEDS)
+    elif options.stage == "measure":
+        print(json.dumps(measure(
+            options.data, options.work, options.models, options.limit, options.task, options.ours
+        ), indent=1))  # fmt: skip
+    else:
+        print(table(json.loads(options.results.read_text(encoding="utf-8"))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Forty generated pictures with captions, enough for a network on the tiny CLIP to learn something, and settings."""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+
+PICTURES = 40  # of which four are kept out of training
+COLOURS = {"red": (220, 30, 30), "black": (10, 10, 10), "blue": (30, 30, 220), "white": (240, 240, 240)}
+SMALL = {"epochs": 3, "batch_size": 8, "learning_rate": 2e-3, "dropout": 0.2, "bfloat16": False}
+SMALL_ATTRIBUTES = {"num_latent": 6, "max_attributes": 3}
+"""For the methods that have any."""
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """Plain pictures of a few colours and shapes, and a file that is none."""
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
+def write_data(folder: Path) -> SimpleNamespace:
+    """A folder `pictures` and a file `captions`."""
+    lines = [{"image": "broken.png", "subject": "a red dog", "attribute": "on grass"}]
+    for number in range(PICTURES):
+        colour, pixel = list(COLOURS.items())[number % 4]
+        kind, place = ("dog", "cat")[number // 4 % 2], ("on the grass", "in the snow")[number // 8 % 2]
+        image = Image.new("RGB", (40, 36), (60, 160, 60) if "grass" in place else (200, 210, 230))
+        image.paste(pixel, (5, 5, 25, 20) if kind == "dog" else (20, 10, 32, 34))
+        image.putpixel((0, 0), (number, 0, 0))
+        (folder / "pictures").mkdir(parents=True, exist_ok=True)
+        image.save(folder / "pictures" / f"{number:02}.png")
+        lines.append({"image": f"{number:02}.png", "subject": f"a {colour} {kind}", "attribute": place})
+    (folder / "pictures" / "broken.png").write_text("<html>")
+    (folder / "captions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return SimpleNamespace(pictures=folder / "pictures", captions=folder / "captions.jsonl")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """For so small a network, several threads only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def quiet(line: str) -> None:
+    """Say nothing."""
+
+
+def log_of(output: Path) -> list[dict[str, str]]:
+    with open(output / "log.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def weights_of(output: Path) -> bytes:
+    return (output / "model.safetensors").read_bytes()
