@@ -88,6 +88,22 @@ def test_differences() -> None:
         averaging.compare(one, part[0], "R@10")
 
 
+def test_differences_of_several_as_json() -> None:
+    kinds = ("first", "second", "third")
+    first, second, third = (
+        evaluation("dress", GENERATOR.random(40) < 0.2 * n, kind) for n, kind in enumerate(kinds, 2)
+    )
+    told = averaging.differences([first, second, third], ["R@50", "R@10"])
+    assert [(one["method"], one["metric"]) for one in told] == [
+        ("second", "R@50"), ("second", "R@10"), ("third", "R@50"), ("third", "R@10"),
+    ]  # fmt: skip
+    assert {(one["model"], one["against"], one["against_model"]) for one in told} == {("mini", "first", "mini")}
+    expected = averaging.compare(second, first, "R@10")
+    assert [told[1]["difference"], *told[1]["interval"]] == list(expected)
+    assert [one["significant"] for one in told[:2]] == [False, expected.significant]
+    assert averaging.differences([first], ["R@10"]) == []
+
+
 def test_what_cannot_be_averaged() -> None:
     with pytest.raises(ValueError, match="2 kinds"):
         averaging.average("fashioniq", [evaluation("dress", [1]), evaluation("shirt", [1], method="text")])

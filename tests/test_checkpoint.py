@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from fti4cir import checkpoint
 from fti4cir.backbones.clip import ClipEncoder
-from fti4cir.checkpoint import load, save
+from fti4cir.checkpoint import load, load_all, save
 from fti4cir.errors import ModelError
 from fti4cir.inversion.prompts import Template
 from fti4cir.released import our_name
@@ -161,6 +161,36 @@ def test_another_encoder(saved: Path, tmp_path: Path) -> None:
     edit(saved / "config.json", backbone=str(build(tmp_path / "other", seed=1)))
     with pytest.raises(ModelError, match="another encoder"):
         load(saved, device="cpu")
+
+
+def test_several_models_share_their_encoder(
+    saved: Path, encoder: ClipEncoder, clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = save(tmp_path / "other", random_inversion(1), encoder, {}, "pic2word")
+    loads = []
+    real = checkpoint._load_encoder
+    monkeypatch.setattr(checkpoint, "_load_encoder", lambda *given: loads.append(given) or real(*given))
+    first, second = load_all([saved, other], device="cpu")
+    assert len(loads) == 1
+    assert first.encoder is second.encoder
+    assert [(one.name, one.method) for one in (first, second)] == [(str(saved), "fti4cir"), (str(other), "pic2word")]
+    texts, pictures = ["in red"], [picture()]
+    torch.testing.assert_close(second.compose(pictures, texts), load(other, device="cpu").compose(pictures, texts))
+    bare, third = load_all([clip_folder, other], device="cpu")
+    assert bare.inversion is None
+    assert third.encoder is bare.encoder
+    assert [one.inversion is None for one in load_all([other, clip_folder], device="cpu")] == [False, True]
+
+
+def test_several_models_of_different_encoders(saved: Path, tmp_path: Path) -> None:
+    elsewhere = build(tmp_path / "elsewhere", seed=1)
+    own = save(tmp_path / "own", random_inversion(), load(elsewhere, device="cpu").encoder, {})
+    for other in (own, elsewhere, "mini"):
+        with pytest.raises(ModelError) as caught:
+            load_all([saved, other], device="cpu")
+        assert str(caught.value) == (
+            f"{saved} and {other} cannot be compared in one pass, for their encoders differ; evaluate each by itself."
+        )
 
 
 @pytest.mark.parametrize("version", [2, 0, None, "1"])

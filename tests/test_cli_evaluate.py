@@ -109,21 +109,98 @@ def test_missing_pictures(shop: Path, model: Path, capsys: pytest.CaptureFixture
     ("more", "says"),
     [
         (["--method", "magic"], "There is no method 'magic'"),
-        (["--method", "searle"], "'searle' is not available yet"),
+        (["--method", "searle"], "none of searle; train them with `fti4cir train --method searle --backbone "),
+        (
+            ["--method", "searle-oti"],
+            "holds no concepts for searle-oti; train them with `fti4cir train --method searle",
+        ),
+        (["--method", "caption"], "give them with --captions FILE"),
+        (["--captions", "c.csv"], "--captions is for the method caption only"),
+        (["--method", "caption", "--captions", "gone.csv"], "Cannot read the captions gone.csv"),
+        (["--model", "mini"], "and mini cannot be compared in one pass"),
         (["--image-weight", "2", "--method", "sum"], "from 0 to 1"),
         (["--change", "size"], "no column 'size'"),
         (["--split", "val"], "no splits"),
         (["--model", "gone"], "There is no model 'gone'"),
-        (["--model", "CLIP"], "has no inversion weights, so it cannot compose"),
         (["--root", "gone"], "The root gone is not a folder"),
     ],
 )
-def test_mistakes(
-    shop: Path, model: Path, clip_folder: Path, capsys: pytest.CaptureFixture[str], more: list[str], says: str
-) -> None:
-    given = [argument.replace("CLIP", str(clip_folder)) for argument in more]
-    assert evaluate(shop, "--model", model, *given) == 1
+def test_mistakes(shop: Path, model: Path, capsys: pytest.CaptureFixture[str], more: list[str], says: str) -> None:
+    assert evaluate(shop, "--model", model, *more) == 1
     assert says in one_error_line(capsys)
+
+
+def test_a_model_without_weights(shop: Path, clip_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(shop, "--model", clip_folder) == 1
+    assert "has no inversion weights, so it cannot compose" in one_error_line(capsys)
+
+
+def test_several_models(
+    shop: Path, model: Path, encoder: ClipEncoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = checkpoint.save(tmp_path / "k8", random_inversion(1, num_latent=8), encoder, {})
+    word = checkpoint.save(tmp_path / "word", random_inversion(2, max_attributes=0), encoder, {}, "pic2word")
+    models = ["--model", word, "--model", model, "--model", other]
+    methods = ["--method", "fti4cir,pic2word,image"]
+    assert evaluate(shop, *models, *methods, "--json") == 0
+    out, err = capsys.readouterr()
+    assert err.splitlines() == [f"model: {one}" for one in (word, model, other)]
+    told = json.loads(out)
+    expected = [("fti4cir", model), ("fti4cir", other), ("pic2word", word), ("image", word)]
+    assert [(one["method"], one["model"]) for one in told["evaluations"]] == [(n, str(m)) for n, m in expected]
+    assert [(one["method"], one["model"]) for one in told["differences"]] == [(n, str(m)) for n, m in expected[1:]]
+    assert {(one["against"], one["against_model"]) for one in told["differences"]} == {("fti4cir", str(model))}
+    for (name, one), row in zip(expected[:3], told["evaluations"], strict=False):
+        assert evaluate(shop, "--model", one, "--method", name, "--json") == 0
+        assert json.loads(capsys.readouterr().out) == row  # as each is by itself
+
+    assert evaluate(shop, *models) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].endswith(f"models {word}, {model}, {other}")
+    assert lines[3].split() == ["pic2word", "fti4cir", f"({model.name})", "fti4cir", "(k8)"]
+    assert lines[-1].startswith("  fti4cir (k8) - pic2word: ")
+
+    report = tmp_path / "report"
+    assert evaluate(shop, *models, *methods, "--report", report) == 0
+    figures = json.loads((report / "report.json").read_text())
+    assert [one["num_latent"] for one in figures["latent"]] == [6, 8]
+    assert figures["labels"] == [f"fti4cir ({model.name})", "fti4cir (k8)", "pic2word", "image"]
+
+
+def test_a_model_that_no_method_stands_on(
+    shop: Path, model: Path, encoder: ClipEncoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    word = checkpoint.save(tmp_path / "word", random_inversion(2, max_attributes=0), encoder, {}, "pic2word")
+    assert evaluate(shop, "--model", model, "--model", word, "--method", "fti4cir") == 0
+    assert f"left out: {word}; none of the methods stands on it" in capsys.readouterr().err
+
+
+def test_captions(shop: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = [f"{kind}/{colour} {n}.png" for kind in ("shirt", "shoe") for colour in COLOURS for n in range(2)]
+    captions = tmp_path / "captions.jsonl"
+    captions.write_text("\n".join(json.dumps({"image": name, "caption": f"a {name[:-6]}"}) for name in names))
+    given = ["--model", model, "--method", "caption,text", "--json"]
+    assert evaluate(shop, *given, "--captions", captions) == 0
+    told = json.loads(capsys.readouterr().out)["evaluations"]
+    assert [one["method"] for one in told] == ["caption", "text"]
+    assert told[0]["metrics"] != told[1]["metrics"]
+    captions.write_text("\n".join(captions.read_text().splitlines()[1:]))
+    assert evaluate(shop, *given, "--captions", captions) == 1
+    assert "shirt/Red 0.png has no caption" in one_error_line(capsys)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_ctrl_c_says_what_is_kept(
+    shop: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    cached: bool,
+) -> None:  # fmt: skip
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ClipEncoder, "encode_pixels", interrupted)
+    assert evaluate(shop, "--model", model, *([f"--cache={tmp_path}"] if cached else [])) == 130
+    line = one_error_line(capsys)
+    assert ("what is done is kept, and the same command goes on from there." in line) == cached
 
 
 def test_a_template_without_a_place(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:

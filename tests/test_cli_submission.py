@@ -194,8 +194,8 @@ def test_hidden_answers(circo: Path, model: Path, capsys: pytest.CaptureFixture[
         (["--submission", "x", "--method", "image,text"], "give one --method"),
         (["--submission", "x", "--limit", "2"], "leave --limit out"),
         (["--submission", "gone/x"], "there is no folder gone"),
-        (["--predictions", "x", "--submission", "y"], "leave --method, --limit, --submission, --cache and"),
-        (["--predictions", "x", "--cache", "y"], "leave --method, --limit, --submission, --cache and"),
+        (["--predictions", "x", "--submission", "y"], "leave --method, --captions, --limit, --submission"),
+        (["--predictions", "x", "--cache", "y"], "leave --method, --captions, --limit, --submission"),
         (["--predictions", "gone"], "The predictions gone cannot be read"),
     ],
 )

@@ -3,6 +3,7 @@
 import json
 import zlib
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from fti4cir.baselines.simple import ImageOnly, WeightedSum
 from fti4cir.datasets import attributes
 from fti4cir.datasets.base import Benchmark, Gallery, Query
 from fti4cir.errors import ModelError, PictureError
-from fti4cir.evaluation import compare, evaluate, judge
+from fti4cir.evaluation import compare, evaluate, judge, labels
 from fti4cir.metrics import rank
 
 SIDE, WIDTH = 4, 6
@@ -150,6 +151,35 @@ def test_several_methods_share_one_pass(benchmark):
     together = evaluate(benchmark, encoder, [ImageOnly(), WeightedSum(encoder)], "tiny")
     assert [result.method for result in together] == ["image", "sum"]
     assert [result.metrics() for result in together] == [result.metrics() for result in alone]
+
+
+def test_methods_with_a_model_each(benchmark):
+    encoder = Tiny()
+    methods = [ImageOnly(), WeightedSum(encoder), ImageOnly()]
+    found = evaluate(benchmark, encoder, methods, ["one", "two", "three"])
+    assert [(one.method, one.model) for one in found] == [("image", "one"), ("sum", "two"), ("image", "three")]
+    assert labels(found) == ["image (one)", "sum", "image (three)"]
+    with pytest.raises(ValueError, match="zip"):
+        evaluate(benchmark, encoder, methods, ["one", "two"])
+    with pytest.raises(ModelError, match="'broken' on the model two"):
+        evaluate(benchmark, encoder, [ImageOnly(), Broken()], ["one", "two"])
+
+
+@pytest.mark.parametrize(
+    ("pairs", "expected"),
+    [
+        ([("fti4cir", "/models/k12")], ["fti4cir"]),
+        ([("predictions", None)], ["predictions"]),
+        ([("fti4cir", "/n/k12"), ("pic2word", "/n/p"), ("sum", "/n/k12")], ["fti4cir", "pic2word", "sum"]),
+        ([("fti4cir", "mini"), ("fti4cir", "/n/k12"), ("sum", "mini")], ["fti4cir (mini)", "fti4cir (k12)", "sum"]),
+        ([("fti4cir", "/a/new/m"), ("fti4cir", "/a/old/m")], ["fti4cir (new/m)", "fti4cir (old/m)"]),
+        ([("fti4cir", "/m"), ("fti4cir", "/old/m")], ["fti4cir (/m)", "fti4cir (old/m)"]),
+        ([("fti4cir", "m"), ("fti4cir", "/old/m")], ["fti4cir (m)", "fti4cir (old/m)"]),
+        ([("sum", "m"), ("sum", "m")], ["sum (m)", "sum (m)"]),
+    ],
+)  # fmt: skip
+def test_labels(pairs, expected):
+    assert labels([SimpleNamespace(method=method, model=model) for method, model in pairs]) == expected
 
 
 def test_from_a_table_to_figures(tmp_path):

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from fti4cir import losses
 from fti4cir.checkpoint import load
-from fti4cir.inversion.prompts import Template
 from fti4cir.inversion.compose import encode_sentences
 from fti4cir.inversion.network import FineGrainedInversion, InversionConfig, PseudoWords
+from fti4cir.inversion.prompts import Template
 from fti4cir.released import our_name, read_released
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference"

@@ -133,6 +133,31 @@ def compare(first: Evaluation | Average, second: Evaluation | Average, metric: s
     raise ValueError("only evaluations of the same queries can be compared")
 
 
+def differences(evaluations: Sequence[Evaluation | Average], metrics: Sequence[str]) -> list[dict[str, Any]]:
+    """What `compare` says of each evaluation but the first, against the first, in each of the metrics.
+
+    Ready for `json.dumps`; in the order of the evaluations, and for each in that of the metrics.
+    """
+    first, *others = evaluations
+    told = []
+    for other in others:
+        for metric in metrics:
+            difference = compare(other, first, metric)
+            told.append(
+                {
+                    "method": other.method,
+                    "model": other.model,
+                    "against": first.method,
+                    "against_model": first.model,
+                    "metric": metric,
+                    "difference": difference.mean,
+                    "interval": [difference.low, difference.high],
+                    "significant": difference.significant,
+                }
+            )
+    return told
+
+
 def _mean(parts: Sequence[Difference]) -> Difference:
     """The mean of independent estimates, and its interval from theirs.
 

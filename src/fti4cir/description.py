@@ -24,7 +24,7 @@ from .errors import InputError, ModelError
 from .evaluation import Evaluation, Progress
 from .inversion.compose import encode_sentences
 from .metrics import rank, recall_at
-from .model import Model
+from .model import Model, require_one_encoder
 
 CUTS = (1, 5, 10)
 """The k of R@k."""
@@ -97,9 +97,8 @@ def load(
 
 
 def describe_retrieval(
-    model: Model,
     descriptions: Descriptions,
-    methods: Sequence[str] = ("fti4cir", "image"),
+    methods: Sequence[tuple[str, Model]],
     progress: Progress | None = None,
 ) -> list[Evaluation]:
     """Rank captions for pictures.
@@ -108,10 +107,9 @@ def describe_retrieval(
     retrieved: each caption describes the whole picture.
 
     Args:
-        model: what encodes both.
         descriptions: the pictures, P of them, and the captions.
-        methods: `image`, the picture's own feature; `fti4cir`, or what else the model was trained as, the sentence of
-            pseudo-words.
+        methods: `image`, the picture's own feature; `fti4cir`, or what else a model was trained as, the sentence of
+            pseudo-words; each with its model. The models stand on one encoder.
         progress: told after each batch of pictures.
 
     Returns:
@@ -120,24 +118,26 @@ def describe_retrieval(
     Raises:
         InputError: if a method is not known or cannot describe a picture.
         PictureError: if a picture cannot be read; none is dropped silently.
-        ModelError: if the model has no weights of a method, or gives features that are not finite.
+        ModelError: if a model has no weights of its method, or gives features that are not finite, or if the models'
+            encoders differ.
     """
-    described = [_described(name, model) for name in methods]
-    candidates = model.encode_texts([_CANDIDATE.format(text) for text in descriptions.captions]).numpy()  # (C, D)
+    require_one_encoder([model for _, model in methods])
+    described = [_described(name, model) for name, model in methods]
+    first = methods[0][1]
+    candidates = first.encode_texts([_CANDIDATE.format(text) for text in descriptions.captions]).numpy()  # (C, D)
     rankings: list[list[NDArray[np.int64]]] = [[] for _ in methods]
     recalls: list[list[NDArray[np.float64]]] = [[] for _ in methods]
     total = len(descriptions.paths)
     for start in range(0, total, _BATCH):
-        features = model.features(descriptions.paths[start : start + _BATCH])
+        features = first.features(descriptions.paths[start : start + _BATCH])
         relevant = np.zeros((len(features.image), len(candidates)), dtype=bool)
         for row, targets in enumerate(descriptions.targets[start : start + _BATCH]):
             relevant[row, list(targets)] = True
         for number, describe in enumerate(described):
             scores = describe(features).numpy() @ candidates.T  # (B, C)
             if not np.isfinite(scores).all():
-                raise ModelError(
-                    f"The method {methods[number]!r} on the model {model.name} gives features that are not finite."
-                )
+                name, model = methods[number]
+                raise ModelError(f"The method {name!r} on the model {model.name} gives features that are not finite.")
             ranking = rank(scores, max(CUTS))
             rankings[number].append(ranking)
             found = [recall_at(ranking, relevant, cut) > 0 for cut in CUTS]
@@ -158,7 +158,7 @@ def describe_retrieval(
             values=(),
             ranking=np.concatenate(ranking),
         )
-        for method, ranking, recall in zip(methods, rankings, recalls, strict=True)
+        for (method, model), ranking, recall in zip(methods, rankings, recalls, strict=True)
     ]
 
 

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -120,7 +120,7 @@ def evaluate(
     benchmark: Benchmark,
     encoder: DualEncoder,
     methods: Sequence[Method],
-    model: str,
+    model: str | Sequence[str],
     progress: Progress | None = None,
     cache: Path | None = None,
     say: Say | None = None,
@@ -129,9 +129,9 @@ def evaluate(
 
     Args:
         benchmark: the gallery, its queries and the cuts.
-        encoder: what encodes the gallery; the methods' model must stand on the same one.
+        encoder: what encodes the gallery; the methods' models must stand on the same one.
         methods: what composes the queries.
-        model: what the result calls the model.
+        model: what the result calls the model; where methods have models of their own, one name a method.
         progress: told after each batch of pictures.
         cache: a folder to keep the gallery's features in, for the next evaluation on the same pictures by the same
             encoder, or for this one should it be interrupted. Then `progress` is of the queries' references only.
@@ -145,6 +145,7 @@ def evaluate(
         ModelError: if a feature is not a finite number.
         CacheError: if the cache cannot be written or is damaged.
     """
+    models = [model] * len(methods) if isinstance(model, str) else model
     queries = _Queries(benchmark, methods, encoder.joint_width)
     tell = progress or (lambda done, total: None)
     if cache is None:
@@ -152,11 +153,11 @@ def evaluate(
     else:
         gallery = _encode_into(cache, benchmark, encoder, queries, tell, say or (lambda message: None))
     evaluations = []
-    for method, features in zip(methods, queries.composed, strict=True):
+    for method, name, features in zip(methods, models, queries.composed, strict=True):
         if not np.isfinite(features).all():
-            raise ModelError(f"The method {method.name!r} on the model {model} gives features that are not finite.")
+            raise ModelError(f"The method {method.name!r} on the model {name} gives features that are not finite.")
         ranking, subset_ranking = rank_gallery(benchmark, features, gallery)
-        evaluations.append(judge(benchmark, ranking, subset_ranking, method.name, model))
+        evaluations.append(judge(benchmark, ranking, subset_ranking, method.name, name))
     return evaluations
 
 
@@ -207,6 +208,45 @@ def compare(first: Evaluation, second: Evaluation, metric: str) -> Difference:
     if not same_source or not np.array_equal(first.references, second.references):
         raise ValueError("only evaluations of the same queries can be compared")
     return paired_bootstrap(first.per_query[metric], second.per_query[metric], first.references)
+
+
+class Named(Protocol):
+    """What the name of an evaluation is made of."""
+
+    @property
+    def method(self) -> str:
+        """The method's name."""
+        ...
+
+    @property
+    def model(self) -> str | None:
+        """The model's name; None where there was none."""
+        ...
+
+
+def labels(evaluations: Sequence[Named]) -> list[str]:
+    """What to call each of several evaluations, for people: its method, `sum`.
+
+    Where a method occurs more than once its model is added, `fti4cir (k12)`: by the last part of its path, or as many
+    as tell it from the other models.
+    """
+    methods = [one.method for one in evaluations]
+    short = _short_names([one.model for one in evaluations if one.model is not None])
+    return [
+        f"{one.method} ({short[one.model]})" if one.model is not None and methods.count(one.method) > 1 else one.method
+        for one in evaluations
+    ]
+
+
+def _short_names(paths: Sequence[str]) -> dict[str, str]:
+    """Each path by its last parts, as few as tell all of them apart."""
+    parts = {path: PurePath(path).parts for path in paths}
+    count = 1
+    while count < max(map(len, parts.values()), default=1) and len({own[-count:] for own in parts.values()}) < len(
+        parts
+    ):
+        count += 1
+    return {path: str(PurePath(*own[-count:])) for path, own in parts.items()}
 
 
 class _Queries:

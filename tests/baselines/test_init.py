@@ -10,7 +10,7 @@ from torch import Tensor
 
 import fti4cir
 from fti4cir.backbones.base import VisionFeatures
-from fti4cir.baselines import LEARNED, METHODS, create, learner
+from fti4cir.baselines import LEARNED, METHODS, assign, create, learner
 from fti4cir.baselines.base import noised
 from fti4cir.errors import InputError, ModelError
 
@@ -84,6 +84,37 @@ def test_weights_of_another_method_are_refused_with_how_to_train_its_own() -> No
         "mini has weights of fti4cir, none of pic2word; train them with `fti4cir train --method pic2word --backbone "
         "mini --images FOLDER --captions FILE --output DIR` and give --model DIR."
     )
+
+
+class Trained(Compass):
+    """A model with a network, or without one."""
+
+    def __init__(self, name: str, method: str, inversion: object = "weights") -> None:
+        super().__init__(method)
+        self.name, self.inversion = name, inversion
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ([], "fti4cir:a fti4cir:b searle:s searle:t"),
+        (["fti4cir"], "fti4cir:a fti4cir:b"),
+        (["sum", "searle", "fti4cir", "sum"], "sum:bare searle:s searle:t fti4cir:a fti4cir:b"),
+        (["image", "caption", "searle-oti"], "image:bare caption:bare searle-oti:s"),
+        (["pic2word", "magic"], "pic2word:bare magic:bare"),
+    ],
+)
+def test_which_method_stands_on_which_model(names: list[str], expected: str) -> None:
+    models = [
+        Trained("bare", "fti4cir", None), Trained("a", "fti4cir"), Trained("s", "searle"), Trained("b", "fti4cir"),
+        Trained("t", "searle"),
+    ]  # fmt: skip
+    pairs = assign(names, models)
+    assert " ".join(f"{name}:{model.name}" for name, model in pairs) == expected
+
+
+def test_a_model_without_weights_is_asked_for_the_papers_method() -> None:
+    assert [name for name, _ in assign([], [Trained("bare", "fti4cir", None)])] == ["fti4cir"]
 
 
 def test_unknown_methods() -> None:

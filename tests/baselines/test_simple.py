@@ -1,10 +1,12 @@
 """The methods that learn nothing."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from fti4cir.backbones.base import VisionFeatures
-from fti4cir.baselines.simple import ImageOnly, TextOnly, WeightedSum
+from fti4cir.baselines.simple import Captioned, ImageOnly, TextOnly, WeightedSum
 from fti4cir.errors import InputError
 
 DIRECTIONS = {"right": (1.0, 0.0), "up": (0.0, 1.0), "left": (-1.0, 0.0)}
@@ -55,6 +57,44 @@ def test_sum_at_its_ends_is_one_of_the_two():
 
 def test_opposites_have_no_sum():
     assert WeightedSum(Compass()).compose(pictures((1.0, 0.0)), ["left"]).tolist() == [[0, 0]]
+
+
+class Reader:
+    """Keeps what it was asked to encode; each text is its own direction."""
+
+    def __init__(self):
+        self.asked = []
+
+    def encode_texts(self, texts):
+        self.asked += texts
+        return torch.eye(len(texts))
+
+
+def test_a_caption_stands_for_the_picture(tmp_path, monkeypatch):
+    photos = tmp_path / "photos"
+    (photos / "in").mkdir(parents=True)
+    for name in ("a.png", "in/b.png"):
+        (photos / name).touch()
+    table = tmp_path / "captions.csv"
+    table.write_text("image,caption\na.png,a red dog\na.png,another\nb.png,two cats\n")
+    model = Reader()
+    monkeypatch.chdir(tmp_path)
+    method = Captioned.read(model, Path("photos"), table)
+    files = [photos / "in" / "b.png", photos / "a.png"]
+    features = pictures((1.0, 0.0), (0.0, 1.0))
+    composed = method.compose(features, ["in blue", "running", "asleep"], [1, 0, 1], files)
+    assert model.asked == [
+        "a photo of a red dog but in blue", "a photo of two cats but running", "a photo of a red dog but asleep",
+    ]  # fmt: skip
+    assert composed.tolist() == torch.eye(3).tolist()
+    method.compose(features, ["up", "down"], pictures=files)
+    assert model.asked[3:] == ["a photo of two cats but up", "a photo of a red dog but down"]
+
+
+def test_a_picture_without_a_caption_is_named():
+    method = Captioned(Reader(), {Path("a.png").absolute(): "a dog"})
+    with pytest.raises(InputError, match=r"^The picture b\.png has no caption; .*`fti4cir caption FOLDER --output"):
+        method.compose(pictures((1.0, 0.0), (0.0, 1.0)), ["up"], [0], [Path("a.png"), Path("b.png")])
 
 
 @pytest.mark.parametrize("weight", [-0.1, 1.1, float("nan")])

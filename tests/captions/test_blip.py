@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fti4cir import cli
 from fti4cir.captions import blip
 from fti4cir.captions.blip import BlipCaptioner
 from fti4cir.captions.split import cut_repeats
+from fti4cir.cli import training as commands
 from fti4cir.errors import ModelError
 from tinyblip import INPUT_SIZE, SPECIAL, WORDS, blip_folder, build
 from tinyclip import build as build_clip
@@ -201,4 +201,4 @@ def test_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_command_line_has_the_same_default() -> None:
-    assert cli.DEFAULT_CAPTIONER == blip.BASE
+    assert commands.DEFAULT_CAPTIONER == blip.BASE

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from fti4cir.backbones.clip import ClipEncoder
-from fti4cir.inversion.prompts import Template
 from fti4cir.inversion.compose import CutWarning, encode_sentences
 from fti4cir.inversion.network import PseudoWords
+from fti4cir.inversion.prompts import Template
 from tinyclip import JOINT, VISION, clip_folder, encoder, random_inversion
 
 __all__ = ["clip_folder", "encoder"]

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..evaluation import labels
 from ..pictures import open_picture
 from .study import Study
 
@@ -46,7 +47,7 @@ def choose(study: Study) -> list[Group]:
         equal = int((figures == last).sum())
         return f" {equal} of {len(figures)} queries have {last:.3f}: chance decided between them." if equal > 1 else ""
 
-    by = f"{study.compared_by} by {first.method}, of the queries that are not shown above."
+    by = f"{study.compared_by} by {labels(study.evaluations)[0]}, of the queries that are not shown above."
     groups = [Group("Random", f"Drawn evenly from all queries, with seed {_SEED}.", tuple(random.tolist()))]
     if len(best):
         groups.append(Group("Best", f"Highest {by}{equals(best)}", tuple(best.tolist())))

@@ -6,12 +6,13 @@ import html
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ..evaluation import labels
 from . import plots
 from .examples import Thumbnails, choose
 from .plots import Bar, Series
 from .study import Item, Question, Study
 from .style import STYLE
-from .table import answers, hits
+from .table import answers, differences_in, hits, models
 
 _SHOWN = 8  # results of each method in an example
 _SHOWN_TEXTS = 5
@@ -28,7 +29,7 @@ def page(study: Study, told: dict[str, Any]) -> str:
     """
     thumbnails = Thumbnails()
     sections = [_figures(told), _plots(told), _breakdown(told), _examples(study, thumbnails)]
-    title = f"{told['benchmark']} with {told['model'] or 'predictions'}"
+    title = f"{told['benchmark']} with {models(told)[1]}"
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -65,7 +66,7 @@ def _header(told: dict[str, Any]) -> str:
     )
     facts = [
         ("benchmark", f"{told['benchmark']}, {told['split']}"),
-        ("model", told["model"] or "predictions from a file"),
+        models(told),
         ("queries", f"{told['queries']:,}"),
         (answers(told), f"{told['gallery']:,}"),
         ("date", told["date"][:10]),
@@ -73,7 +74,7 @@ def _header(told: dict[str, Any]) -> str:
     listed = "".join(f"<div><dt>{name}</dt><dd>{html.escape(value)}</dd></div>" for name, value in facts)
     return f"""<header>
 <p class="over">fti4cir evaluation</p>
-<h1>{html.escape(first["method"])} reaches {metric} {first["metrics"][metric]:.3f}</h1>
+<h1>{html.escape(told["labels"][0])} reaches {metric} {first["metrics"][metric]:.3f}</h1>
 <p class="lead">95 % interval {low:.3f} to {high:.3f}. {html.escape(told["protocol"])}.</p>
 {lead}{missing}
 <dl class="facts">{listed}</dl>
@@ -83,11 +84,9 @@ def _header(told: dict[str, Any]) -> str:
 def _compared(told: dict[str, Any]) -> str:
     """How the first method stands to the others, in words."""
     said = []
-    for one in told["differences"]:
-        if one["metric"] != told["compared_by"]:
-            continue
+    for name, one in zip(told["labels"][1:], differences_in(told, told["compared_by"]), strict=True):
         low, high = sorted(-end for end in one["interval"])
-        much = f"{abs(one['difference']):.3f} {'more' if one['difference'] < 0 else 'less'} than {one['method']}"
+        much = f"{abs(one['difference']):.3f} {'more' if one['difference'] < 0 else 'less'} than {name}"
         if one["significant"]:
             said.append(f"{much} ({_signed(low)} to {_signed(high)})")
         else:
@@ -111,7 +110,7 @@ drawn together. Beside this page: <code>report.json</code> with every figure, <c
 def _figures(told: dict[str, Any]) -> str:
     evaluations = told["evaluations"]
     metrics = list(evaluations[0]["metrics"])
-    names = [evaluation["method"] for evaluation in evaluations]
+    names = told["labels"]
     rows = []
     for metric in metrics:
         best = max(evaluation["metrics"][metric] for evaluation in evaluations)
@@ -123,10 +122,8 @@ def _figures(told: dict[str, Any]) -> str:
         rows.append((metric, cells))
     parts = [_table("Figures of each method, with 95 % intervals", names, rows)]
     if told["differences"]:
-        first = told["differences"][0]["against"]
-        by_metric = {(one["metric"], one["method"]): one for one in told["differences"]}
-        rows = [(metric, [_difference(by_metric[metric, name]) for name in names[1:]]) for metric in metrics]
-        caption = f"Difference to {first}, paired by query"
+        rows = [(metric, [_difference(one) for one in differences_in(told, metric)]) for metric in metrics]
+        caption = f"Difference to {names[0]}, paired by query"
         parts.append(
             f"<details><summary>{html.escape(caption)}</summary>{_table(caption, names[1:], rows, offset=1)}"
             '<p class="note">Whether two methods differ, the interval of their difference tells: it leaves out zero, '
@@ -179,8 +176,7 @@ def _plots(told: dict[str, Any]) -> str:
 
 def _legend(told: dict[str, Any]) -> str:
     entries = "".join(
-        f"<li>{plots.swatch(place % plots.STYLES)}{html.escape(evaluation['method'])}</li>"
-        for place, evaluation in enumerate(told["evaluations"])
+        f"<li>{plots.swatch(place % plots.STYLES)}{html.escape(name)}</li>" for place, name in enumerate(told["labels"])
     )
     return f'<ul class="legend" aria-label="Methods">{entries}</ul>'
 
@@ -193,23 +189,23 @@ def _figure(title: str, plot: str, note: str = "") -> str:
 def _main_figure(told: dict[str, Any]) -> str:
     metric = told["compared_by"]
     rows = [
-        Bar(one["method"], "", [(place % plots.STYLES, one["metrics"][metric])], tuple(one["intervals"][metric]))
-        for place, one in enumerate(told["evaluations"])
+        Bar(name, "", [(place % plots.STYLES, one["metrics"][metric])], tuple(one["intervals"][metric]))
+        for place, (name, one) in enumerate(zip(told["labels"], told["evaluations"], strict=True))
     ]
     title = f"{metric} of each method"
     return _figure(title, plots.intervals(title, rows, f"{metric}, with 95 % interval"))
 
 
 def _paired(told: dict[str, Any]) -> str:
-    metric = told["compared_by"]
-    compared = [one for one in told["differences"] if one["metric"] == metric]
-    if not compared:
+    if not told["differences"]:
         return ""
+    metric = told["compared_by"]
+    first, *others = told["labels"]
     rows = [
-        Bar(one["method"], "", [(place % plots.STYLES, one["difference"])], tuple(one["interval"]))
-        for place, one in enumerate(compared, start=1)
+        Bar(name, "", [(place % plots.STYLES, one["difference"])], tuple(one["interval"]))
+        for place, (name, one) in enumerate(zip(others, differences_in(told, metric), strict=True), start=1)
     ]
-    title = f"Difference to {compared[0]['against']}, paired by query"
+    title = f"Difference to {first}, paired by query"
     return _figure(title, plots.intervals(title, rows, f"difference in {metric}, with 95 % interval", zero=True))
 
 
@@ -219,8 +215,8 @@ def _curves(told: dict[str, Any]) -> list[str]:
     drawn = []
     for kind, name in (("R", "Recall"), ("mAP", "Mean average precision")):
         series = [
-            Series(method, place % plots.STYLES, list(zip(curve["k"], curve[kind], strict=True)))
-            for place, (method, curve) in enumerate(told["curves"].items())
+            Series(label, place % plots.STYLES, list(zip(curve["k"], curve[kind], strict=True)))
+            for place, (label, curve) in enumerate(told["curves"].items())
             if kind in curve
         ]
         if not series:
@@ -242,7 +238,12 @@ def _word_plots(told: dict[str, Any]) -> list[str]:
     words = told["words"]
     if words is None or not words["pictures"]:
         return []
-    place = _place(told, words["method"])
+    made_by = next(
+        place
+        for place, one in enumerate(told["evaluations"])
+        if (one["method"], one["model"]) == (words["method"], words["model"])
+    )
+    name, style = told["labels"][made_by], made_by % plots.STYLES
     counts = {int(count): pictures for count, pictures in words["histogram"].items()}
     shares = [(count, counts.get(count, 0) / words["pictures"]) for count in range(words["most"] + 1)]
     title = "Attribute words a picture"
@@ -250,7 +251,9 @@ def _word_plots(told: dict[str, Any]) -> list[str]:
         f"Those of relevance above {words['threshold']:g}, at least one" if words["threshold"] is not None else "All"
     )
     note = f"{selection}, at most {words['most']}; over {words['pictures']:,} pictures that queries start from."
-    drawn = [_figure(title, plots.columns(title, shares, "attribute words", "share of pictures", place), note)]
+    if len(told["labels"]) > 1:
+        note += f" Made by {html.escape(name)}."
+    drawn = [_figure(title, plots.columns(title, shares, "attribute words", "share of pictures", style), note)]
     if words["limited"]:
         metric = told["compared_by"]
         points = [(float(one["most"]), one["metrics"][metric]) for one in words["limited"]]
@@ -258,7 +261,7 @@ def _word_plots(told: dict[str, Any]) -> list[str]:
         title = f"{metric} by the most attribute words"
         plot = plots.lines(
             title,
-            [Series(words["method"], place, points)],
+            [Series(name, style, points)],
             "most attribute words a picture",
             metric,
             [point[0] for point in points],
@@ -280,15 +283,12 @@ def _latent(told: dict[str, Any]) -> str:
     ends = [tuple(one["intervals"][metric]) for one in told["latent"]]
     title = f"{metric} by latent attributes"
     ticks = sorted({point[0] for point in points})
-    method = told["words"]["method"]
-    series = [Series(method, _place(told, method), points)]
-    plot = plots.lines(title, series, "latent attributes K of the model", metric, ticks, whiskers=ends)
+    method = told["latent"][0]["method"]
+    style = [one["method"] for one in told["evaluations"]].index(method) % plots.STYLES
+    plot = plots.lines(
+        title, [Series(method, style, points)], "latent attributes K of the model", metric, ticks, whiskers=ends
+    )
     return _figure(title, plot, "Each point is a model of its own, trained with so many.")
-
-
-def _place(told: dict[str, Any], method: str) -> int:
-    """The style of a method's series."""
-    return [evaluation["method"] for evaluation in told["evaluations"]].index(method) % plots.STYLES
 
 
 def _breakdown(told: dict[str, Any]) -> str:
@@ -309,7 +309,7 @@ def _breakdown(told: dict[str, Any]) -> str:
     note = "Behind each value, the number of its queries; with few of them a figure says little."
     if left_out:
         note += f" The {left_out} rarest values are left out; report.json has them."
-    first, *others = (html.escape(evaluation["method"]) for evaluation in told["evaluations"])
+    first, *others = map(html.escape, told["labels"])
     if others:
         note += f" The bar is {first}, the marks on it are {', '.join(others)}."
     title = f"{metric} by value"
@@ -327,10 +327,13 @@ def _breakdown(told: dict[str, Any]) -> str:
 
 
 def _examples(study: Study, thumbnails: Thumbnails) -> str:
+    names = labels(study.evaluations)
     found = [hits(study.questions, evaluation.ranking) for evaluation in study.evaluations]
     parts = []
     for group in choose(study):
-        cards = "\n".join(_card(study, number, [of[number] for of in found], thumbnails) for number in group.queries)
+        cards = "\n".join(
+            _card(study, number, names, [of[number] for of in found], thumbnails) for number in group.queries
+        )
         parts.append(
             f'<h3>{group.title}</h3><p class="note">{html.escape(group.why)}</p><div class="cards">{cards}</div>'
         )
@@ -341,7 +344,7 @@ def _examples(study: Study, thumbnails: Thumbnails) -> str:
     )
 
 
-def _card(study: Study, number: int, found: Sequence[Any], thumbnails: Thumbnails) -> str:
+def _card(study: Study, number: int, names: Sequence[str], found: Sequence[Any], thumbnails: Thumbnails) -> str:
     question = study.questions[number]
     rows = []
     for place, evaluation in enumerate(study.evaluations):
@@ -359,7 +362,7 @@ def _card(study: Study, number: int, found: Sequence[Any], thumbnails: Thumbnail
             metric = study.compared_by.removeprefix("m")
             rank += f"; {metric} {evaluation.per_query[study.compared_by][number]:.3f}"
         rows.append(
-            f'<div class="row"><h4>{plots.swatch(place % plots.STYLES)}{html.escape(evaluation.method)}'
+            f'<div class="row"><h4>{plots.swatch(place % plots.STYLES)}{html.escape(names[place])}'
             f"<small>{rank}</small></h4>"
             f'<ol class="{"strip" if study.gallery[0].path else "texts"}">{items}</ol></div>'
         )

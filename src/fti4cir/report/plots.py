@@ -15,6 +15,7 @@ from typing import NamedTuple
 _WIDTH, _HEIGHT = 460, 300
 _LEFT, _TOP, _BOTTOM = 64, 12, 48
 _LETTER = 7.8  # room for a letter of a name, of the larger type that small screens get
+_LETTERS = 24  # of a name beside curves and intervals; a longer one is cut, for the plot needs room as well
 _LABEL = 14  # the least distance of two labels, in pixels
 _MARKERS = (
     '<circle r="3.6"/>',
@@ -81,7 +82,7 @@ def lines(
         whiskers: the interval at each point of the first series; none for no intervals.
         ceiling: the best that can be had, drawn thin and dotted.
     """
-    right = 22 + _LETTER * max(len(one.name) for one in series)
+    right = 22 + _LETTER * max(len(_cut(one.name)) for one in series)
     heights = [y for one in series for _, y in one.points] + [end for pair in whiskers for end in pair]
     levels = _ticks(min(heights) if whiskers else 0.0, max(heights))
     low, high = levels[0], levels[-1]
@@ -119,9 +120,7 @@ def lines(
         parts.append(f'<g class="s{one.style}"><path class="line" d="{path(one.points)}"/>{markers}</g>')
     ends = _apart([y_at(one.points[-1][1]) for one in series])
     for one, y in zip(series, ends, strict=True):
-        parts.append(
-            f'<text class="name" x="{x_at(one.points[-1][0]) + 10:.1f}" y="{y + 4:.1f}">{html.escape(one.name)}</text>'
-        )
+        parts.append(_name(x_at(one.points[-1][0]) + 10, y, one.name))
     told = "; ".join(
         f"{one.name} from {one.points[0][1]:.3f} at {_number(one.points[0][0])} "
         f"to {one.points[-1][1]:.3f} at {_number(one.points[-1][0])}"
@@ -158,7 +157,7 @@ def intervals(title: str, rows: Sequence[Bar], x_label: str, *, zero: bool = Fal
     """A value with its interval a row, one below the other; with `zero`, a line there to be left out or not."""
     ends = [end for row in rows for end in row.ends or ()] + [value for row in rows for _, value in row.values]
     low, high = (min(0.0, *ends), max(0.0, *ends)) if zero else (0.0, max(ends))
-    names = 20 + _LETTER * max(len(row.name) for row in rows)
+    names = 20 + _LETTER * max(len(_cut(row.name)) for row in rows)
     ticks = _ticks(low, high)
     low, high = min(low, ticks[0]), max(high, ticks[-1])
     height = 34 * len(rows) + _BOTTOM + 8
@@ -175,7 +174,7 @@ def intervals(title: str, rows: Sequence[Bar], x_label: str, *, zero: bool = Fal
         from_, to = row.ends or (value, value)
         shown = f"{value:+.3f}".replace("-", "−") if zero else f"{value:.3f}"
         parts.append(
-            f'<text class="name" x="0" y="{y + 4:.1f}">{html.escape(row.name)}</text>'
+            f"{_name(0, y, row.name)}"
             f'<g class="s{style}"><path class="whisker" d="M{x_at(from_):.1f} {y:.1f}H{x_at(to):.1f}"/>'
             f"{_marker(style, x_at(value), y)}</g>"
             f'<text class="value" x="{_WIDTH - 4}" y="{y + 4:.1f}" text-anchor="end">{shown}</text>'
@@ -203,11 +202,8 @@ def bars(title: str, rows: Sequence[Bar], x_label: str, highest: float, letters:
     for place, row in enumerate(rows):
         y = 8 + 24 * (place + 0.5)
         (style, value), *others = row.values
-        room = letters - len(row.note)
-        name = row.name if len(row.name) <= room else f"{row.name[: room - 1]}…"
         parts.append(
-            f'<text class="name" x="0" y="{y + 4:.1f}">{html.escape(name)}'
-            f'<tspan class="faint" dx="5">{html.escape(row.note)}</tspan><title>{html.escape(row.name)}</title></text>'
+            f"{_name(0, y, row.name, letters, row.note)}"
             f'<rect class="s{style} bar" x="{x_at(0):.1f}" y="{y - 8:.1f}" width="{x_at(value) - x_at(0):.1f}" '
             f'height="16" rx="2"><title>{html.escape(row.name)}: {value:.3f}</title></rect>'
         )
@@ -227,6 +223,19 @@ def _svg(title: str, description: str, parts: Sequence[str], height: float) -> s
     return (
         f'<svg class="plot" viewBox="0 0 {_WIDTH} {height:.0f}" role="img" '
         f'aria-label="{html.escape(f"{title}. {description}")}">\n{inside}\n</svg>'
+    )
+
+
+def _cut(name: str, letters: int = _LETTERS) -> str:
+    return name if len(name) <= letters else f"{name[: letters - 1]}…"
+
+
+def _name(x: float, y: float, name: str, letters: int = _LETTERS, note: str = "") -> str:
+    """A name and a note behind it, in so many letters; cut, it is whole where the pointer rests on it."""
+    behind = f'<tspan class="faint" dx="5">{html.escape(note)}</tspan>' if note else ""
+    return (
+        f'<text class="name" x="{x:.1f}" y="{y + 4:.1f}">{html.escape(_cut(name, letters - len(note)))}{behind}'
+        f"<title>{html.escape(name)}</title></text>"
     )
 
 

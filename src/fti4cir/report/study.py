@@ -17,11 +17,11 @@ from ..baselines.base import Method
 from ..baselines.inversion import Inversion
 from ..datasets.base import Benchmark
 from ..description import COMPARED_BY, Descriptions, describe_retrieval
-from ..errors import InputError, ModelError
+from ..errors import InputError
 from ..evaluation import Evaluation, Progress, evaluate
 from ..features import Say
 from ..inversion.network import FineGrainedInversion
-from ..model import Model
+from ..model import Model, require_one_encoder
 
 
 class Item(NamedTuple):
@@ -48,8 +48,8 @@ class Question(NamedTuple):
 class Words:
     """How many attribute words pictures got, and what they are worth."""
 
-    method: str
-    """What made them."""
+    evaluation: Evaluation
+    """Of what made them."""
     counts: NDArray[np.int64]
     """For each picture that a query starts from (R,)."""
     most: int
@@ -75,7 +75,7 @@ class Study:
     words: Words | None = None
     """None where no method makes pseudo-words."""
     latent: tuple[tuple[int, Evaluation], ...] = ()
-    """K, and the evaluation of fti4cir with a model that was trained with so many latent attributes."""
+    """K, by rising K, and the evaluation of one method with a model that was trained with so many latent attributes."""
 
 
 def study(benchmark: Benchmark, evaluations: Sequence[Evaluation]) -> Study:
@@ -107,9 +107,7 @@ def study(benchmark: Benchmark, evaluations: Sequence[Evaluation]) -> Study:
 
 def measure(
     benchmark: Benchmark,
-    model: Model,
-    methods: Sequence[Method],
-    others: Sequence[Model] = (),
+    methods: Sequence[tuple[Method, Model]],
     progress: Progress | None = None,
     cache: Path | None = None,
     say: Say | None = None,
@@ -118,61 +116,66 @@ def measure(
 
     Args:
         benchmark: the gallery and its queries.
-        model: what the methods stand on.
-        methods: what composes the queries.
-        others: models of the same encoder and method, trained with other numbers of latent attributes.
+        methods: what composes the queries, each with the model that it stands on; the models stand on one encoder.
+            Attribute words are those of the first that makes such. Where one method has models with several numbers of
+            latent attributes, the report says how the figures depend on these.
         progress: as there.
         cache: as there.
         say: as there.
 
     Raises:
         InputError: if the benchmark's answers are not known here.
-        ModelError: if another model's encoder is a different one; the others as `evaluate` does.
-        ValueError: if there are other models, but no method that makes attribute words.
+        ModelError: if the models' encoders differ; the others as `evaluate` does.
     """
     base = study(benchmark, ())  # now, not after hours
-    for other in others:
-        if other.fingerprint != model.fingerprint:
-            raise ModelError(f"{other.name} and {model.name} cannot be compared in one pass: their encoders differ.")
-    network = _with_attributes(model) if any(isinstance(method, Inversion) for method in methods) else None
-    if others and network is None:
-        raise ValueError("other models can be compared with a method that makes attribute words, and there is none")
-    limits = [] if network is None else _limits(network.config.max_attributes)
-    cut = [_cut(model, most) for most in limits]
-    extra = [Inversion(each.method, each) for each in (*cut, *others)]
-    with _counted(network) as counts:
-        found = evaluate(benchmark, model.encoder, [*methods, *extra], model.name, progress, cache, say)
-    evaluations, limited, trained = _split(found, len(methods), len(cut))
-    if network is None:
-        return replace(base, evaluations=evaluations)
+    models = [model for _, model in methods]
+    require_one_encoder(models)
+    makers = [place for place, (method, model) in enumerate(methods) if _makes_attributes(method.name, model)]
+    maker = models[makers[0]] if makers else None
+    limits = _limits(maker.require_inversion().config.max_attributes) if maker else []
+    cut = [_cut(maker, most) for most in limits] if maker else []
+    with _counted(maker) as counts:
+        found = evaluate(
+            benchmark,
+            models[0].encoder,
+            [*(method for method, _ in methods), *(Inversion(model.method, model) for model in cut)],
+            [model.name for model in (*models, *cut)],
+            progress,
+            cache,
+            say,
+        )
+    evaluations, limited = found[: len(methods)], found[len(methods) :]
+    if maker is None:
+        return replace(base, evaluations=tuple(evaluations))
 
-    config = network.config
-    whole = next(one for one, method in zip(evaluations, methods, strict=True) if isinstance(method, Inversion))
-    pairs = [(other.require_inversion().config.num_latent, one) for other, one in zip(others, trained, strict=True)]
+    config = maker.require_inversion().config
+    whole = evaluations[makers[0]]
     return replace(
         base,
-        evaluations=evaluations,
+        evaluations=tuple(evaluations),
         words=Words(
-            whole.method,
+            whole,
             _joined(counts),
             config.max_attributes,
             config.threshold,
             (*zip(limits, limited, strict=True), (config.max_attributes, whole)),
         ),
-        latent=tuple(sorted([(config.num_latent, whole), *pairs], key=lambda pair: pair[0])) if pairs else (),
+        latent=_by_latent([(models[place], evaluations[place]) for place in makers]),
     )
 
 
 def measure_descriptions(
-    descriptions: Descriptions, model: Model, methods: Sequence[str], progress: Progress | None = None
+    descriptions: Descriptions, methods: Sequence[tuple[str, Model]], progress: Progress | None = None
 ) -> Study:
     """`description.describe_retrieval`, and what else a report shows; errors as there."""
-    network = _with_attributes(model) if model.method in methods else None
-    with _counted(network) as counts:
-        evaluations = describe_retrieval(model, descriptions, methods, progress)
+    makers = [place for place, (name, model) in enumerate(methods) if _makes_attributes(name, model)]
+    maker = methods[makers[0]][1] if makers else None
+    with _counted(maker) as counts:
+        evaluations = describe_retrieval(descriptions, methods, progress)
     words = None
-    if network is not None:
-        words = Words(model.method, _joined(counts), network.config.max_attributes, network.config.threshold, ())
+    if maker is not None:
+        config = maker.require_inversion().config
+        words = Words(evaluations[makers[0]], _joined(counts), config.max_attributes, config.threshold, ())
     return Study(
         tuple(evaluations),
         COMPARED_BY,
@@ -186,9 +189,23 @@ def measure_descriptions(
     )
 
 
-def _with_attributes(model: Model) -> FineGrainedInversion | None:
-    """The model's network, if it makes attribute words."""
-    return model.inversion if model.inversion is not None and model.inversion.config.max_attributes else None
+def _makes_attributes(method: str, model: Model) -> bool:
+    """Whether a method, on this model, makes attribute words."""
+    network = model.inversion
+    return method == model.method and network is not None and network.config.max_attributes > 0
+
+
+def _by_latent(trained: Sequence[tuple[Model, Evaluation]]) -> tuple[tuple[int, Evaluation], ...]:
+    """`Study.latent`, of the first method whose models differ in their number of latent attributes."""
+    for method in dict.fromkeys(evaluation.method for _, evaluation in trained):
+        own = [
+            (model.require_inversion().config.num_latent, evaluation)
+            for model, evaluation in trained
+            if evaluation.method == method
+        ]
+        if len({count for count, _ in own}) > 1:
+            return tuple(sorted(own, key=lambda pair: pair[0]))
+    return ()
 
 
 def _limits(most: int) -> list[int]:
@@ -207,21 +224,16 @@ def _cut(model: Model, most: int) -> Model:
     return Model(model.encoder, limited, model.name, model.method, model.extra)
 
 
-def _split(
-    found: Sequence[Evaluation], first: int, second: int
-) -> tuple[tuple[Evaluation, ...], tuple[Evaluation, ...], tuple[Evaluation, ...]]:
-    """The first so many, the next so many, and the rest."""
-    return tuple(found[:first]), tuple(found[first : first + second]), tuple(found[first + second :])
-
-
 @contextmanager
-def _counted(network: FineGrainedInversion | None) -> Iterator[list[Tensor]]:
-    """Collects how many attribute words each picture gets that passes the network meanwhile."""
+def _counted(model: Model | None) -> Iterator[list[Tensor]]:
+    """Collects how many attribute words each picture gets that passes the model's network meanwhile."""
     counts: list[Tensor] = []
-    if network is None:
+    if model is None:
         yield counts
         return
-    handle = network.register_forward_hook(lambda network, features, words: counts.append(words.counts.cpu()))
+    handle = model.require_inversion().register_forward_hook(
+        lambda network, features, words: counts.append(words.counts.cpu())
+    )
     try:
         yield counts
     finally:

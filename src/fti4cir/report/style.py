@@ -16,12 +16,12 @@ html { -webkit-text-size-adjust: 100%; }
 body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.55 system-ui, sans-serif; }
 header, main, footer { max-width: 1160px; margin: 0 auto; padding: 0 clamp(16px, 4vw, 56px); }
 header { padding-top: clamp(24px, 5vw, 64px); }
-h1, h2, h3 { font-family: Georgia, serif; font-weight: 500; text-wrap: balance; }
+h1, h2, h3 { font-family: Georgia, serif; font-weight: 500; text-wrap: balance; overflow-wrap: anywhere; }
 h1 { font-size: clamp(1.7rem, 4vw, 2.7rem); line-height: 1.2; margin: .15em 0 .4em; }
 h2 { font-size: 1.6rem; line-height: 1.3; margin: 72px 0 16px; }
 h3 { font-size: 1.15rem; line-height: 1.3; margin: 0; }
 h4 { font: 600 .95rem/1.4 system-ui, sans-serif; margin: 0 0 6px; display: flex; flex-wrap: wrap; gap: 2px 8px;
-  align-items: center; }
+  align-items: center; overflow-wrap: anywhere; }
 small { color: var(--soft); font-weight: 400; font-size: .82rem; }
 p { margin: 0 0 .8em; max-width: 75ch; text-wrap: pretty; overflow-wrap: anywhere; }
 .over { color: var(--soft); font-size: .85rem; letter-spacing: .02em; margin: 0; }
@@ -35,7 +35,7 @@ dd { margin: 0; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 .wide { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: 14px;
   margin: 0 0 20px; }
 details { margin: 0 0 20px; }
-summary { cursor: pointer; padding: 4px 0; color: var(--soft); }
+summary { cursor: pointer; padding: 4px 0; color: var(--soft); overflow-wrap: anywhere; }
 summary:focus-visible, .wide:focus-visible { outline: 2px solid var(--s0); outline-offset: 3px; border-radius: 6px; }
 details[open] summary { margin-bottom: 8px; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
@@ -43,14 +43,15 @@ caption { text-align: left; padding: 14px 18px 6px; color: var(--soft); font-siz
 th, td { padding: 9px 12px; text-align: right; vertical-align: baseline; white-space: nowrap; }
 th:first-child { text-align: left; padding-left: 18px; position: sticky; left: 0; background: var(--card); }
 th:last-child, td:last-child { padding-right: 18px; }
-thead th { font-weight: 600; }
+thead th { font-weight: 600; vertical-align: bottom; }
+thead th + th { min-width: 8em; white-space: normal; overflow-wrap: anywhere; }
 thead .swatch { display: block; margin: 0 0 2px auto; }
 tbody th { font-weight: 500; }
 tbody tr { border-top: 1px solid var(--line); }
 td small { display: block; }
 td .chance { color: var(--ink); font-style: italic; }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 22px; list-style: none; margin: 0 0 16px; padding: 0; }
-.legend li { display: flex; align-items: center; gap: 8px; }
+.legend li { display: flex; align-items: center; gap: 8px; overflow-wrap: anywhere; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 20px; }
 figure { margin: 0; padding: 18px 20px 14px; background: var(--card); border: 1px solid var(--line);
   border-radius: 14px; display: flex; flex-direction: column; justify-content: space-between; gap: 8px; }

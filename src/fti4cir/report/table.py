@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..evaluation import Evaluation, compare
+from ..averaging import differences
+from ..evaluation import Evaluation, labels
 from ..metrics import average_precision_at, recall_at
 from .study import Question, Study
 
@@ -23,7 +24,8 @@ _CURVE_POINTS = 40
 
 def figures(study: Study) -> dict[str, Any]:
     """Everything that a report says in numbers, ready for `json.dumps`."""
-    first, *others = study.evaluations
+    first = study.evaluations[0]
+    names = labels(study.evaluations)
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {
@@ -39,29 +41,19 @@ def figures(study: Study) -> dict[str, Any]:
         "gallery": first.gallery,
         "missing": first.missing,
         "compared_by": study.compared_by,
+        "labels": names,
         "evaluations": [evaluation.to_json() for evaluation in study.evaluations],
-        "differences": [_difference(other, first, metric) for other in others for metric in first.per_query],
-        "curves": {evaluation.method: curves(study, evaluation) for evaluation in study.evaluations},
+        "differences": differences(study.evaluations, list(first.per_query)),
+        "curves": {name: curves(study, one) for name, one in zip(names, study.evaluations, strict=True)},
         "ceiling": _ceiling(study),
         "words": _words(study),
         "latent": [{"num_latent": count, **_short(evaluation)} for count, evaluation in study.latent],
     }
 
 
-def _difference(other: Evaluation, first: Evaluation, metric: str) -> dict[str, Any]:
-    difference = compare(other, first, metric)
-    return {
-        "method": other.method,
-        "against": first.method,
-        "metric": metric,
-        "difference": difference.mean,
-        "interval": [difference.low, difference.high],
-        "significant": difference.significant,
-    }
-
-
 def _short(evaluation: Evaluation) -> dict[str, Any]:
     return {
+        "method": evaluation.method,
         "model": evaluation.model,
         "metrics": evaluation.metrics(),
         "intervals": {name: list(ends) for name, ends in evaluation.intervals().items()},
@@ -73,7 +65,8 @@ def _words(study: Study) -> dict[str, Any] | None:
         return None
     counted = Counter(study.words.counts.tolist())
     return {
-        "method": study.words.method,
+        "method": study.words.evaluation.method,
+        "model": study.words.evaluation.model,
         "most": study.words.most,
         "threshold": study.words.threshold,
         "pictures": len(study.words.counts),
@@ -146,18 +139,17 @@ def markdown(told: dict[str, Any]) -> str:
     lines = [
         f"{told['benchmark']}, {told['split']}: {told['protocol']}",
         "",
-        f"{told['queries']} queries over {told['gallery']} {answers(told)}, model {told['model']}; fractions with "
+        f"{told['queries']} queries over {told['gallery']} {answers(told)}, {' '.join(models(told))}; fractions with "
         f"95 % bootstrap intervals; fti4cir {told['versions']['fti4cir']}, {told['date'][:10]}.",
     ]
     if told["missing"]:
         lines += ["", f"**{told['missing']} pictures are missing: these figures are not comparable with others.**"]
-    lines += ["", *_grid(["method", *metrics], [_row(evaluation, metrics) for evaluation in evaluations])]
+    rows = [[name, *_cells(one, metrics)] for name, one in zip(told["labels"], evaluations, strict=True)]
+    lines += ["", *_grid(["method", *metrics], rows)]
     if told["differences"]:
-        first = told["differences"][0]["against"]
-        rows = []
-        for evaluation in evaluations[1:]:
-            own = {one["metric"]: one for one in told["differences"] if one["method"] == evaluation["method"]}
-            rows.append([f"{evaluation['method']} - {first}", *(_signed(own[metric]) for metric in metrics)])
+        first, *others = told["labels"]
+        each = zip(*(differences_in(told, metric) for metric in metrics), strict=True)
+        rows = [[f"{other} - {first}", *map(_signed, own)] for other, own in zip(others, each, strict=True)]
         lines += ["", f"Difference to {first}, paired by query; * the interval leaves out zero.", ""]
         lines += _grid(["method", *metrics], rows)
     return "\n".join(lines) + "\n"
@@ -168,12 +160,23 @@ def answers(told: dict[str, Any]) -> str:
     return "captions" if told["benchmark"] == "descriptions" else "pictures"
 
 
-def _row(evaluation: dict[str, Any], metrics: list[str]) -> list[str]:
+def models(told: dict[str, Any]) -> tuple[str, str]:
+    """The word "model" or "models", and which."""
+    names = list(dict.fromkeys(str(evaluation["model"]) for evaluation in told["evaluations"]))
+    return "model" if len(names) == 1 else "models", ", ".join(names)
+
+
+def differences_in(told: dict[str, Any], metric: str) -> list[dict[str, Any]]:
+    """The differences in one metric, of each evaluation but the first."""
+    return [one for one in told["differences"] if one["metric"] == metric]
+
+
+def _cells(evaluation: dict[str, Any], metrics: list[str]) -> list[str]:
     cells = []
     for metric in metrics:
         low, high = evaluation["intervals"][metric]
         cells.append(f"{evaluation['metrics'][metric]:.3f} [{low:.3f}, {high:.3f}]")
-    return [evaluation["method"], *cells]
+    return cells
 
 
 def _signed(one: dict[str, Any]) -> str:
@@ -187,7 +190,7 @@ def _grid(header: list[str], rows: list[list[str]]) -> list[str]:
 
 def comma_separated(told: dict[str, Any]) -> str:
     """The same table as CSV, one line for each method and metric."""
-    differences = {(one["method"], one["metric"]): one for one in told["differences"]}
+    compared = {(one["method"], one["model"], one["metric"]): one for one in told["differences"]}
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([
@@ -196,8 +199,8 @@ def comma_separated(told: dict[str, Any]) -> str:
     ])  # fmt: skip
     for evaluation in told["evaluations"]:
         for metric, value in evaluation["metrics"].items():
-            one = differences.get((evaluation["method"], metric))
-            compared = [one["difference"], *one["interval"], one["significant"]] if one else [""] * 4
+            one = compared.get((evaluation["method"], evaluation["model"], metric))
+            difference = [one["difference"], *one["interval"], one["significant"]] if one else [""] * 4
             about = [evaluation[name] for name in ("benchmark", "split", "model", "method")]
-            writer.writerow([*about, metric, value, *evaluation["intervals"][metric], *compared])
+            writer.writerow([*about, metric, value, *evaluation["intervals"][metric], *difference])
     return file.getvalue()

@@ -1,0 +1,425 @@
+"""The commands that measure: `evaluate`, `verify`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ..errors import InputError
+from .models import DEFAULT_MODEL, ModelsOption, load_models
+from .terminal import JsonOption, note, print_json, progress_bar
+
+if TYPE_CHECKING:
+    from ..averaging import Average
+    from ..datasets.base import Benchmark
+    from ..evaluation import Evaluation
+    from ..model import Model
+    from ..verification import Verification
+
+SplitOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="fashioniq: val; cirr: val or test1; circo: val or test. The answers of the test splits are hidden.",
+        show_default="val",
+    ),
+]
+GalleryOption = Annotated[
+    Literal["split", "union"] | None,
+    typer.Option(
+        metavar="split|union",
+        help="fashioniq: search all pictures of the split, or only the queries' references and targets.",
+        show_default="split",
+    ),
+]
+CategoryOption = Annotated[
+    Literal["dress", "shirt", "toptee"] | None,
+    typer.Option(metavar="NAME", help="fashioniq: this one only, dress, shirt or toptee.", show_default="all three"),
+]
+
+
+def evaluate(
+    benchmark: Annotated[
+        Literal["attributes", "descriptions", "fashioniq", "cirr", "circo"],
+        typer.Argument(
+            metavar="BENCHMARK",
+            help="fashioniq, cirr, circo: published ones, in their own folders. attributes: from your own table of "
+            "pictures and their attributes. descriptions: whether pictures' pseudo-words find their own captions.",
+        ),
+    ],
+    root: Annotated[Path, typer.Option(metavar="DIR", help="The folder with the benchmark's pictures.")],
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="fti4cir, pic2word, searle or lincir, with each given model that was trained as it; searle-oti, with "
+            "one that was trained as searle; image, text, sum or caption, with any. Several, given one by one or with "
+            "commas, share one pass over the pictures, and are compared with the first.",
+            show_default="what the models were trained as",
+        ),
+    ] = None,
+    model: ModelsOption = None,
+    image_weight: Annotated[float, typer.Option(help="The picture's share in the method sum, 0 to 1.")] = 0.5,
+    captions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="For the method caption: captions of the pictures that queries start from, as train reads them.",
+            show_default=False,
+        ),
+    ] = None,
+    split: SplitOption = None,
+    gallery: GalleryOption = None,
+    category: CategoryOption = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="attributes: the table, a CSV. descriptions: the captions, in a form that train reads.",
+            show_default=False,
+        ),
+    ] = None,
+    id_column: Annotated[
+        str | None,
+        typer.Option(
+            "--id",
+            metavar="COLUMN",
+            help="attributes: the column with a picture's path in the root, with or without its extension.",
+            show_default=False,
+        ),
+    ] = None,
+    change: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="attributes: the column whose value changes.", show_default=False),
+    ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN[,COLUMN]",
+            help="attributes: the columns in which a right answer agrees with the reference.",
+            show_default=False,
+        ),
+    ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help='attributes: what is asked for, with the wanted value in braces: "in {value}".',
+            show_default=False,
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most so many queries, drawn evenly.", show_default="all")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of that draw.")] = 0,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Go on without pictures that are not there.")
+    ] = False,
+    submission: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="cirr, circo: write what is found here, for the benchmark's server. cirr has a second file, called "
+            "FILE with _subset before the extension.",
+            show_default=False,
+        ),
+    ] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="cirr, circo: check such a file, and score it where the answers are known; no pictures are needed.",
+            show_default=False,
+        ),
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Keep the gallery's features here: an evaluation that is interrupted goes on from there, and the next "
+            "on the same pictures encodes the references only.",
+            show_default=False,
+        ),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write a page with tables, plots and examples here, and the figures as JSON, Markdown and CSV.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure how well methods find the right pictures; figures are fractions, with 95 % bootstrap intervals."""
+    if predictions is not None:
+        if any(given is not None for given in (method, captions, limit, submission, cache, report)):
+            raise InputError(
+                "--predictions takes a whole file as it is; leave --method, --captions, --limit, --submission, --cache "
+                "and --report out."
+            )
+        _evaluate_file(benchmark, root, split or "val", predictions, as_json)
+        return
+    from ..datasets import attributes, published
+    from ..submission import FORMS, plan, require_server, write
+
+    names = list(dict.fromkeys(name for given in method or [] for name in _listed(given)))
+    if submission is not None:
+        require_server(benchmark, "--submission")
+        if len(names) > 1 or len(model or []) > 1 or limit is not None:
+            raise InputError(
+                "--submission is for all queries and one method; leave --limit out and give one --method and one "
+                "--model."
+            )
+    if captions is not None and "caption" not in names:
+        raise InputError("--captions is for the method caption only; give --method caption, or leave it out.")
+    if report is not None and report.exists() and not report.is_dir():
+        raise InputError(f"The report is a folder, but {report} is a file; give another --report.")
+    models = model or [DEFAULT_MODEL]
+    if benchmark == "descriptions":
+        if any(
+            given is not None
+            for given in (split, gallery, category, id_column, change, keep, template, cache, captions)
+        ):
+            raise InputError("evaluate descriptions needs --root and --table only, beside method, model and limit.")
+        if table is None:
+            raise InputError("evaluate descriptions needs --table, the captions.")
+        _evaluate_descriptions(root, table, names, models, limit, seed, allow_missing, report, as_json)
+        return
+
+    # Benchmarks come before the model, for a mistyped column or folder should be answered at once.
+    parts: Sequence[Benchmark]
+    if benchmark == "attributes":
+        if split is not None or gallery is not None or category is not None:
+            raise InputError(
+                "The benchmark attributes has no splits, galleries or categories; give the table of a part instead."
+            )
+        if table is None or id_column is None or change is None or template is None:
+            raise InputError("evaluate attributes needs --table, --id, --change and --template; --keep is usual, too.")
+        parts = [
+            attributes.load(
+                root, table, id_column, change, _listed(keep or ""), template,
+                limit=limit, seed=seed, allow_missing=allow_missing,
+            )
+        ]  # fmt: skip
+    else:
+        if any(given is not None for given in (table, id_column, change, keep, template)):
+            raise InputError(f"--table, --id, --change, --keep and --template are for attributes, not for {benchmark}.")
+        parts = published.load(
+            benchmark, root, split or "val", gallery=gallery, category=category, allow_missing=allow_missing
+        )
+        if limit is not None:
+            parts = [part.sample(limit, seed) for part in parts]
+    for part in parts:
+        if not len(part.gallery):
+            raise InputError(f"None of the pictures of {part.name} is under {root}; fti4cir verify says what it needs.")
+        if submission is not None:
+            plan(part, submission)
+        elif not part.answers_known:
+            hint = "; --submission FILE writes a file for the benchmark's server" if part.name in FORMS else ""
+            raise InputError(
+                f"The answers of {part.name}, split {part.split}, are hidden: it cannot be scored here{hint}."
+            )
+
+    from ..averaging import average
+    from ..baselines import Captions, create
+    from ..evaluation import evaluate as evaluate_
+    from ..report import measure
+    from ..report import write as write_report
+
+    described = Captions(root, captions) if captions is not None else None
+    methods = [(create(name, one, image_weight, described), one) for name, one in _assigned(names, models)]
+    each = []  # of the parts, the evaluations of all methods
+    for part in parts:
+        with progress_bar("encoding") as progress:
+            if report is None:
+                alone = [one for one, _ in methods]
+                called = [one.name for _, one in methods]
+                each.append(evaluate_(part, methods[0][1].encoder, alone, called, progress, cache, note))
+                continue
+            study = measure(part, methods, progress=progress, cache=cache, say=note)
+        each.append(list(study.evaluations))
+        # Parts have a gallery each, and so a page each.
+        folder = report if len(parts) == 1 else report / part.name.removeprefix(f"{benchmark}-")
+        note(f"written: {write_report(study, folder)}")
+    if submission is not None:
+        for file in write(parts[0], each[0][0].ranking, each[0][0].subset_ranking, submission):
+            note(f"written: {file}")
+    evaluations: Sequence[Evaluation | Average]
+    evaluations = each[0] if len(each) == 1 else [average(benchmark, one) for one in zip(*each, strict=True)]
+    if as_json:
+        compared_by = parts[0].compared_by
+        print_json(evaluations[0].to_json() if len(evaluations) == 1 else _compared(evaluations, compared_by))
+    else:
+        _print_evaluations(evaluations, parts[0].compared_by)
+
+
+def _evaluate_descriptions(
+    root: Path,
+    table: Path,
+    methods: list[str],
+    models: list[str],
+    limit: int | None,
+    seed: int,
+    allow_missing: bool,
+    report: Path | None,
+    as_json: bool,
+) -> None:
+    """Rank captions for pictures."""
+    from ..description import load
+
+    descriptions = load(root, table, limit=limit, seed=seed, allow_missing=allow_missing)
+
+    from ..report import measure_descriptions, write
+
+    assigned = _assigned(methods, models)
+    with progress_bar("describing") as progress:
+        study = measure_descriptions(descriptions, assigned, progress)
+    if report is not None:
+        note(f"written: {write(study, report)}")
+    evaluations = study.evaluations
+    if as_json:
+        print_json(evaluations[0].to_json() if len(evaluations) == 1 else _compared(evaluations, study.compared_by))
+    else:
+        _print_evaluations(evaluations, study.compared_by)
+
+
+def _evaluate_file(benchmark: str, root: Path, split: str, file: Path, as_json: bool) -> None:
+    """Check, and if it can be done score, a file of predictions."""
+    from ..datasets import published
+    from ..submission import read, require_server
+
+    require_server(benchmark, "--predictions")
+    (queries,) = published.load(benchmark, root, split, allow_missing=True)
+    predictions = read(queries, file)
+
+    from ..evaluation import judge
+
+    within = predictions.form.within
+    ranking, subset_ranking = (None, predictions.ranking) if within else (predictions.ranking, None)
+    judged = judge(predictions.benchmark, ranking, subset_ranking, method="predictions", model=None)
+    # Which pictures are here does not matter to a file that was made elsewhere.
+    evaluation = replace(judged, gallery=predictions.pictures, missing=0)
+    if as_json:
+        print_json({**evaluation.to_json(), "valid": True, "predictions": predictions.form.count})
+    else:
+        _print_evaluations([evaluation], queries.compared_by)
+        if evaluation.per_query and evaluation.values:
+            print(f"\n{queries.compared_by} of the queries with:")
+            for value, row in evaluation.by_value().items():
+                print(f"  {value:32}{row[queries.compared_by]:.3f}  ({row['queries']})")
+        print(f"\nvalid: {evaluation.queries} queries with {predictions.form.count} predictions each")
+
+
+def verify(
+    benchmark: Annotated[
+        Literal["fashioniq", "cirr", "circo"],
+        typer.Argument(metavar="BENCHMARK", help="fashioniq, cirr or circo."),
+    ],
+    root: Annotated[
+        Path, typer.Option(metavar="DIR", help="The benchmark's folder, with its annotation files and pictures.")
+    ],
+    split: SplitOption = None,
+    gallery: GalleryOption = None,
+    category: CategoryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say which pictures a benchmark needs that are missing or broken, and what that does to its figures.
+
+    The exit status is 0 if every picture is there and can be read, else 1.
+    """
+    from ..datasets import published
+    from ..verification import verify as verify_
+
+    parts = published.load(benchmark, root, split or "val", gallery=gallery, category=category, allow_missing=True)
+    with progress_bar("reading") as progress:
+        verification = verify_(benchmark, parts, progress)
+    if as_json:
+        print_json(verification.to_json())
+    else:
+        _print_verification(verification)
+    if not verification.complete:
+        raise typer.Exit(1)
+
+
+def _listed(names: str) -> list[str]:
+    """The names in a list with commas."""
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
+def _assigned(names: Sequence[str], models: Sequence[str]) -> list[tuple[str, Model]]:
+    """The methods, each with the loaded model that it stands on."""
+    from ..baselines import assign
+
+    loaded = load_models(models)
+    pairs = assign(names, loaded)
+    for model in loaded:
+        if all(model is not used for _, used in pairs):
+            note(f"left out: {model.name}; none of the methods stands on it")
+    return pairs
+
+
+def _compared(evaluations: Sequence[Evaluation | Average], metric: str) -> dict[str, Any]:
+    """Several evaluations of the same queries as JSON, each but the first with its difference from the first."""
+    from ..averaging import differences
+
+    return {
+        "evaluations": [evaluation.to_json() for evaluation in evaluations],
+        "differences": differences(evaluations, [metric]),
+    }
+
+
+def _print_evaluations(evaluations: Sequence[Evaluation | Average], compared_by: str) -> None:
+    """A table for people: a metric a line, a method a column, each figure with its interval."""
+    from ..averaging import differences
+    from ..evaluation import labels
+
+    first = evaluations[0]
+    print(f"{first.benchmark}, {first.split}: {first.protocol}")
+    models = list(dict.fromkeys(one.model for one in evaluations if one.model))
+    by = f", {'models' if len(models) > 1 else 'model'} {', '.join(models)}" if models else ""
+    searched = "captions" if first.benchmark == "descriptions" else "pictures"
+    print(f"{first.queries} queries over {first.gallery} {searched}{by}")
+    if first.missing:
+        print(f"{first.missing} pictures are missing: these figures are not comparable with others")
+    metrics = [evaluation.metrics() for evaluation in evaluations]
+    if not metrics[0]:
+        print("the answers are hidden: the benchmark's server scores these predictions")
+        return
+    print()
+    width = max(8, *(len(name) + 2 for name in metrics[0]))
+    names = labels(evaluations)
+    columns = [max(24, len(name) + 2) for name in names]
+    print("".join([" " * width, *map(str.ljust, names, columns)]).rstrip())
+    intervals = [evaluation.intervals() for evaluation in evaluations]
+    for name in metrics[0]:
+        figures = [
+            f"{means[name]:.3f} [{ends[name][0]:.3f}, {ends[name][1]:.3f}]"
+            for means, ends in zip(metrics, intervals, strict=True)
+        ]
+        print("".join([f"{name:{width}}", *map(str.ljust, figures, columns)]).rstrip())
+    if len(evaluations) > 1:
+        print(f"\n{compared_by}, paired by query:")
+        for name, one in zip(names[1:], differences(evaluations, [compared_by]), strict=True):
+            low, high = one["interval"]
+            print(f"  {name} - {names[0]}: {one['difference']:+.3f} [{low:+.3f}, {high:+.3f}]")
+
+
+def _print_verification(verification: Verification) -> None:
+    """What is wrong, one picture a line, and then what it comes to."""
+    for name in verification.missing:
+        print(f"missing: {name}")
+    for fault in verification.unreadable:
+        print(f"unreadable: {fault.id}: {fault.reason}")
+    for fault in verification.suspicious:
+        print(f"suspicious: {fault.id}: {fault.reason}")
+    for part in verification.parts:
+        print(f"{part.benchmark.name}, {verification.split}: {part.meaning}")
+    print(
+        f"{verification.needed:,} pictures needed: {verification.absent:,} missing, "
+        f"{len(verification.unreadable):,} unreadable, {len(verification.suspicious):,} suspicious"
+    )

@@ -1,0 +1,194 @@
+"""The commands that find pictures: `index`, `search`, `explain`, `demo`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import InputError
+from .models import DEFAULT_MODEL, ModelOption, StoreModelOption, load_model
+from .terminal import JsonOption, note, print_json, progress_bar
+
+if TYPE_CHECKING:
+    from ..indexing import IndexReport
+    from ..model import Model
+    from ..search import Result
+    from ..store import Store
+
+TopOption = Annotated[int, typer.Option("-k", min=1, help="How many pictures to show.")]
+
+
+def index(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="The folder with the pictures; those below it are included.")
+    ],
+    store: Annotated[
+        str | None,
+        typer.Option(metavar="PATH_OR_URI", help="Where the index is kept; by default in FOLDER/.fti4cir."),
+    ] = None,
+    model: StoreModelOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Index a folder of pictures, or bring its index up to date.
+
+    Only new and changed pictures are read. Interrupt it when you like: the next run goes on from there.
+    """
+    from ..indexing import store_for
+    from ..store import default_location
+
+    _require_folder(folder)
+    location = store or default_location(folder)
+    loaded = load_model(model or _model_of(location))
+    report = _bring_up_to_date(folder, store_for(folder, loaded, location), loaded)
+    if as_json:
+        print_json(report.to_json())
+    else:
+        print(_counts(report))
+
+
+def search(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="A folder of pictures (its index is made or brought up to date first), or a store."
+        ),
+    ],
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE", exists=True, dir_okay=False, help="The picture to start from; may be given several times."
+        ),
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option(help='What should be different, like "in red"; alone: what to find.')
+    ] = None,
+    without: Annotated[str | None, typer.Option(help='What should not be seen, like "stripes".')] = None,
+    k: TopOption = 10,
+    where: Annotated[
+        str | None,
+        typer.Option(metavar="SQL", help='A condition over path, width, height, size, mtime_ns: "width >= 1000".'),
+    ] = None,
+    include_reference: Annotated[
+        bool, typer.Option("--include-reference", help="Let the pictures given with --image be among the results.")
+    ] = False,
+    model: StoreModelOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Search with a picture, words, or both: "this picture, but ..."."""
+    # Before minutes of indexing, not after.
+    if not image and text is None:
+        raise InputError("There is nothing to search for; give --image, --text, or both.")
+
+    from ..indexing import store_for
+    from ..search import Searcher
+    from ..store import Store, default_location
+
+    if Store.exists(source):
+        opened = Store.open(source)
+        loaded = load_model(model or opened.info.model)
+    else:
+        folder = Path(source)
+        _require_folder(folder)
+        loaded = load_model(model or _model_of(default_location(folder)))
+        opened = store_for(folder, loaded)
+        report = _bring_up_to_date(folder, opened, loaded)
+        if report.added or report.updated or report.removed:
+            note(_counts(report))
+    results = Searcher(loaded, opened).search(image or [], text, without, k, where, include_reference)
+    if as_json:
+        found = [{"path": str(result.path), "score": result.score} for result in results]
+        print_json({"results": found, "model": loaded.name})
+    else:
+        _print_results(results)
+
+
+def explain(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The picture.")],
+    output: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write a page with heat maps here.")] = None,
+    model: ModelOption = DEFAULT_MODEL,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what the model makes of a picture: its pseudo-words, and where each one looked."""
+    from ..explain import write_html
+
+    explanation = load_model(model).explain(image)
+    if output is not None:
+        write_html(explanation, output)
+        note(f"written: {output}")
+    if as_json:
+        print_json(explanation.to_json())
+    elif output is None:
+        print(explanation)
+
+
+def demo(
+    folder: Annotated[
+        Path | None, typer.Option(help="Your own pictures instead of those that are installed.", show_default=False)
+    ] = None,
+    model: ModelOption = DEFAULT_MODEL,
+) -> None:
+    """Search real pictures that are on this machine already, as an example."""
+    from ..demo import choose_pictures, store_location
+    from ..indexing import store_for
+    from ..search import Searcher
+
+    chosen = choose_pictures(folder)
+    loaded = load_model(model)
+    store = store_for(chosen.folder, loaded, store_location(chosen.folder, loaded.fingerprint))
+    report = _bring_up_to_date(chosen.folder, store, loaded)
+    print(f"{report.total} pictures of {chosen.folder}")
+    searcher = Searcher(loaded, store)
+    for example in chosen.examples:
+        print(f"\n{example}")
+        images = [chosen.folder / example.image] if example.image else []
+        _print_results(searcher.search(images, example.text, k=3), below=chosen.folder.resolve())
+    print('\nNow your own pictures:\n  fti4cir search FOLDER --image FILE --text "in red"')
+
+
+def _require_folder(folder: Path) -> None:
+    """Before a model is loaded: a mistyped path should be answered at once."""
+    if not folder.is_dir():
+        raise InputError(f"'{folder}' is not a folder." if folder.exists() else f"There is no folder '{folder}'.")
+
+
+def _model_of(location: str | Path) -> str:
+    """The name of the model that a store was made with; of the default model where there is no store yet."""
+    from ..store import Store
+
+    return Store.open(location).info.model if Store.exists(location) else DEFAULT_MODEL
+
+
+def _bring_up_to_date(folder: Path, store: Store, model: Model) -> IndexReport:
+    from ..indexing import index_folder
+
+    with progress_bar("indexing") as progress:
+        report = index_folder(folder, store, model, progress)
+    for _, reason in report.skipped:
+        note(f"skipped: {reason}")
+    return report
+
+
+def _counts(report: IndexReport) -> str:
+    return (
+        f"{report.total} pictures: {report.added} added, {report.updated} updated, {report.unchanged} unchanged, "
+        f"{report.removed} removed, {len(report.skipped)} skipped"
+    )
+
+
+def _print_results(results: Sequence[Result], below: Path | None = None) -> None:
+    """A table; paths are relative to `below`, or else to the working directory, where they can be."""
+    if not results:
+        print("no pictures")
+        return
+    print("rank  score  picture")
+    for rank, result in enumerate(results, start=1):
+        print(f"{rank:4}  {result.score:5.3f}  {_short(result.path, below)}")
+
+
+def _short(path: Path, below: Path | None = None) -> str:
+    """Relative to `below`, or else to where the user is and then it can be opened as it is printed."""
+    here = below or Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -1,0 +1,153 @@
+"""The commands that make models: `caption`, `train`, `convert`."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import InputError
+from .models import DEFAULT_MODEL, announce
+from .terminal import is_first, note
+
+DEFAULT_CAPTIONER = "Salesforce/blip-image-captioning-base"
+
+
+def caption(
+    images: Annotated[
+        Path, typer.Argument(metavar="FOLDER_OR_TAR", help="The pictures: a folder, those below it included, or a tar.")
+    ],
+    output: Annotated[
+        Path, typer.Option(metavar="FILE.jsonl", help="The captions, as JSON lines, which train takes as they are.")
+    ],
+    model: Annotated[
+        str, typer.Option("--model", metavar="NAME_OR_DIR", help="A BLIP captioner's hub name or folder.")
+    ] = DEFAULT_CAPTIONER,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures that are captioned at once.")] = 16,
+) -> None:
+    """Write captions for pictures that nobody has described, to train on.
+
+    Interrupt it when you like: the same command goes on from there.
+    """
+    from ..captioning import caption_pictures
+
+    note(f"captioner: {model}")
+    report = caption_pictures(images, output, model, batch_size=batch_size, say=note)
+    print(f"{report.captioned} pictures captioned in {output}, {len(report.unreadable)} left out; now train on them:")
+    quoted = [shlex.quote(str(path)) for path in (images, output)]
+    print(f"  fti4cir train --images {quoted[0]} --captions {quoted[1]} --output my-model")
+
+
+def train(
+    images: Annotated[
+        Path, typer.Option(metavar="FOLDER_OR_TAR", help="The pictures: a folder, those below it included, or a tar.")
+    ],
+    captions: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="Their captions: a CSV with the columns image and caption, or JSON lines with these fields.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="The folder for the model, its log and its checkpoint.")],
+    backbone: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME_OR_DIR", help=f"What to train for: {DEFAULT_MODEL}, or a CLIP's hub name or folder."
+        ),
+    ] = DEFAULT_MODEL,
+    method: Annotated[
+        str, typer.Option(metavar="NAME", help="What to train: fti4cir, pic2word, searle or lincir.")
+    ] = "fti4cir",
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="paper: the published recipe, for large CLIPs and many pictures. composed: ours, which also trains "
+            '"but ..." on edited captions, for small encoders and few pictures. Either with a part taken away: '
+            "composed-no-attributes, -no-selection, -no-orthogonality, -no-subject-regularization, "
+            "-no-attributes-regularization, -no-whole-regularization.",
+            show_default="composed for fti4cir, else the method's own",
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="How often each picture is seen.", show_default="the preset's")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures a step.", show_default="the preset's")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="The highest of the schedule.", show_default="the preset's")
+    ] = None,
+    chunk_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Pictures that pass at a time, for a batch that the memory cannot hold; the loss stays the whole "
+            "batch's.",
+            show_default="all",
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="The same seed gives the same model.", show_default="the preset's")
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Where the pictures' features are kept, for other trainings on the same pictures to use.",
+            show_default="in the output folder",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the training in the output folder, if there is one.")
+    ] = False,
+) -> None:
+    """Train the inversion network on captioned pictures, for the encoder of a model.
+
+    Each picture is encoded once; the network then learns from these features. Interrupt it when you like: with
+    --resume it goes on from there, to the same weights. On several GPUs: torchrun --nproc-per-node N -m fti4cir train.
+    """
+    from .. import training
+    from ..baselines import learner
+
+    own = learner(method).preset.method  # before all that takes long
+    name = preset or ("composed" if own == "fti4cir" else own)
+    given = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "chunk_size": chunk_size,
+        "learning_rate": learning_rate,
+        "seed": seed,
+    }
+    config = training.preset(name, **{field: value for field, value in given.items() if value is not None})
+    if config.method != method:
+        raise InputError(f"The preset {name} trains {config.method}, not {method}; leave one of the two out.")
+    training.train(
+        config, images, captions, announce(backbone, "backbone"), output, resume=resume, say=note, features=features
+    )
+    if is_first():
+        _print_saved(output)
+
+
+def convert(
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT.pth", help="What the authors' training code saved.")
+    ],
+    backbone: Annotated[
+        str, typer.Option(metavar="NAME_OR_DIR", help="The CLIP it was trained on: its hub name or folder.")
+    ],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="The folder for the model.")],
+) -> None:
+    """Convert a checkpoint of the authors' release to a model; no code in it is run."""
+    from ..checkpoint import convert as convert_
+
+    # No hint at a better one: the checkpoint decides which it is.
+    note(f"backbone: {backbone}")
+    convert_(checkpoint, backbone, output)
+    _print_saved(output)
+
+
+def _print_saved(folder: Path) -> None:
+    print(f"saved in {folder}; now search with it:")
+    print(f'  fti4cir search FOLDER --model {shlex.quote(str(folder))} --image FILE --text "in red"')
