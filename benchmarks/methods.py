@@ -60,7 +60,7 @@ JOBS: dict[str, tuple[str, dict[str, Any]]] = {
     "fti4cir": ("composed", {"epochs": 1}),
     "fti4cir, paper": ("paper", {"epochs": 2, "bfloat16": True}),
     "pic2word": ("pic2word", {"epochs": 5}),
-    "searle": ("searle", {"epochs": 5}),
+    "searle": ("searle", {"epochs": 5, "inversion_steps": 8}),
     "lincir": ("lincir", {"epochs": 2}),
     "no composed losses": (
         "composed",

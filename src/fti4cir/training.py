@@ -49,11 +49,12 @@ from .recipe import TrainingConfig
 
 _PAPER = TrainingConfig()
 _COMPOSED = TrainingConfig(
-    epochs=5, batch_size=128, learning_rate=5e-4, schedule="cosine", warmup_steps=50, clip_norm=1.0, average=0.998,
+    epochs=5, batch_size=32, learning_rate=1e-3, schedule="cosine", warmup_steps=50, clip_norm=1.0, average=0.998,
     # The orthogonality of vectors without negative numbers is reached soonest by constant ones: with the paper's
     # weights the attributes of `mini` lost all that differs between pictures.
     weights=LossWeights(orthogonality=0.1, regularization_attributes=5.0, composed=2.0, composed_image=1.0),
-    attribute_gain=6.0, dropout=0.2, bfloat16=True,
+    # Small batches make many steps; what the composed losses lack in negatives, the whole set lends them.
+    attribute_gain=6.0, dropout=0.2, negatives=1024, bfloat16=True,
 )  # fmt: skip
 
 
@@ -302,7 +303,8 @@ class _Run:
         for turn in (world_.is_first, not world_.is_first):
             if turn:
                 self.real_features = compute_texts(cache, encoder, real, say)
-                self.objective = baselines.learner(config.method).objective(config, corpus)
+                with self.precision():
+                    self.objective = baselines.learner(config.method).objective(config, corpus)
             world_.wait()
         _seed_torch(config.seed, 0)
         self.inversion = FineGrainedInversion(config.network(encoder)).to(encoder.device)
