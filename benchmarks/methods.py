@@ -32,6 +32,7 @@ import fti4cir
 from fti4cir import training
 from fti4cir.baselines import create
 from fti4cir.baselines.base import Method
+from fti4cir.baselines.searle import OptimizedInversion
 from fti4cir.baselines.simple import Captioned
 from fti4cir.datasets import attributes
 from fti4cir.datasets.base import Benchmark
@@ -66,6 +67,7 @@ JOBS: dict[str, tuple[str, dict[str, Any]]] = {
         "composed",
         {"epochs": 1, "weights": replace(training.preset("composed").weights, composed=0.0, composed_image=0.0)},
     ),
+    "no word lists": ("composed", {"epochs": 1, "word_edits": 0.0}),
     **{
         name.removeprefix("composed-").replace("-", " "): (name, {"epochs": 1})
         for name in training.PRESETS
@@ -143,7 +145,8 @@ def measure_attributes(
             methods.append(create(model.method, model))
             names.append(name)
     if "searle" in models:
-        methods.append(create("searle-oti", models["searle"][0]))
+        # As many steps as the words had that the network learned from.
+        methods.append(OptimizedInversion(models["searle"][0], JOBS["searle"][1]["inversion_steps"]))
         names.append("searle-oti")
     found = evaluate(
         benchmark, first.encoder, methods, first.name, cache=cache / f"held_out-{TASKS[task][0]}", say=_note
@@ -282,7 +285,11 @@ def _note(line: str) -> None:
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report as Markdown: a row a method, a column a task, each figure with half its interval's width."""
+    """The report as Markdown: a row a method, a column a task.
+
+    Each figure with half the width of its interval over the queries, and the range of its seeds, which the interval
+    leaves out.
+    """
     names = list(dict.fromkeys(name for entry in report.values() for name in entry["methods"]))
     lines = [
         "| method | seeds | " + " | ".join(f"{task}, {entry['metric']}" for task, entry in report.items()) + " |",
@@ -295,9 +302,12 @@ def table(report: dict[str, Any]) -> str:
             if figures is None:
                 cells.append("")
                 continue
-            seeds = len(figures["seeds"])
+            seeds = max(seeds, len(figures["seeds"]))
             low, high = figures["interval"]
-            cells.append(f"{100 * figures['mean']:.1f} ± {50 * (high - low):.1f}")
+            cell = f"{100 * figures['mean']:.1f} ± {50 * (high - low):.1f}"
+            if len(figures["seeds"]) > 1:
+                cell += f" ({100 * min(figures['seeds']):.1f} to {100 * max(figures['seeds']):.1f})"
+            cells.append(cell)
         lines.append(f"| {name} | {seeds} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -68,7 +68,8 @@ def start(*arguments: str | Path, seconds: float = 0.0, **options: object) -> su
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        **options,
+        # A shell's background jobs ignore Ctrl-C, and so would their children.
+        **{"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **options},
     )
 
 

@@ -126,7 +126,7 @@ def test_killed_and_interrupted(
         (["--output", "PHOTOS"], 1, "Is a directory"),
         (["--output", "captions.csv"], 1, "end its name in .jsonl"),
         (["--model", "gone"], 1, "There is no captioner 'gone'"),
-        (["--model", "PHOTOS"], 1, "cannot be loaded"),
+        (["--model", "PHOTOS"], 1, "holds no captioner"),
         (["--batch-size", "0"], 2, "--batch-size"),
     ],
 )

@@ -194,15 +194,19 @@ def test_hidden_answers(circo: Path, model: Path, capsys: pytest.CaptureFixture[
         (["--submission", "x", "--method", "image,text"], "give one --method"),
         (["--submission", "x", "--limit", "2"], "leave --limit out"),
         (["--submission", "gone/x"], "there is no folder gone"),
-        (["--predictions", "x", "--submission", "y"], "leave --method, --captions, --limit, --submission"),
-        (["--predictions", "x", "--cache", "y"], "leave --method, --captions, --limit, --submission"),
-        (["--predictions", "gone"], "The predictions gone cannot be read"),
+        (["--predictions", "x", "--submission", "y"], "leave --model and --submission out"),
+        (["--predictions", "x", "--cache", "y", "--gallery", "union"], "leave --model and --gallery and --cache out"),
     ],
 )
 def test_mistakes(cirr: Path, capsys: pytest.CaptureFixture[str], more: list[str], says: str) -> None:
     """All are told before a model is looked for."""
     assert evaluate("cirr", cirr, "--split", "test1", "--model", "gone", *more) == 1
     assert says in one_error_line(capsys)
+
+
+def test_predictions_that_are_not_there(cirr: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate("cirr", cirr, "--split", "test1", "--predictions", "gone") == 1
+    assert "The predictions gone cannot be read" in one_error_line(capsys)
 
 
 @pytest.mark.parametrize("option", ["--submission", "--predictions"])

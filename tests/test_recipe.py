@@ -53,6 +53,7 @@ def test_cosine_with_warm_up() -> None:
         {"noise": -0.1},
         {"attribute_masking": 1.0},
         {"inversion_steps": 0},
+        {"word_edits": 1.5},
     ],
 )
 def test_settings_that_make_no_sense(changes: dict[str, object]) -> None:
@@ -86,3 +87,10 @@ def test_the_networks_settings(encoder: ClipEncoder) -> None:
     assert (network.layers, network.heads, network.dropout, network.template) == (2, 4, 0.3, template)
     with pytest.raises(ModelError, match="max_attributes"):
         TrainingConfig(num_latent=3, max_attributes=5).network(encoder)
+
+
+def test_without_any_loss_there_is_nothing_to_learn() -> None:
+    with pytest.raises(TrainingError, match="nothing to learn from"):
+        TrainingConfig(weights=LossWeights(0, 0, 0, 0, 0))
+    with pytest.raises(TrainingError, match="weight of the loss composed"):
+        LossWeights(composed=float("nan"))

@@ -8,6 +8,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -307,6 +308,34 @@ def test_a_loss_that_is_no_number(halfway: SimpleNamespace, monkeypatch: pytest.
     assert (halfway.output / "checkpoint.pt").read_bytes() == halfway.bytes
 
 
+def test_a_loss_that_explodes(halfway: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps, real = itertools.count(4), InversionObjective.terms
+
+    def spoilt(objective, outputs, batch):
+        terms = real(objective, outputs, batch)
+        return {**terms, "composed": terms["composed"] + 1000} if next(steps) == 6 else terms
+
+    monkeypatch.setattr(InversionObjective, "terms", spoilt)
+    with pytest.raises(TrainingError, match=r"At step 6 the loss is .*where it began with .*state of step 4 is kept"):
+        halfway.go()
+    assert (halfway.output / "checkpoint.pt").read_bytes() == halfway.bytes
+
+
+def test_captions_too_long_for_the_encoder_are_told_once(
+    data: SimpleNamespace, clip_folder: Path, trained: Path, tmp_path: Path
+) -> None:
+    lines = data.captions.read_text().splitlines()
+    record = json.loads(lines[3])
+    lines[3] = json.dumps({**record, "attribute": "on grass " * 100})
+    (tmp_path / "captions.jsonl").write_text("\n".join(lines))
+    said: list[str] = []
+    config = preset("composed", **{**SMALL, "epochs": 1})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(config, data.pictures, tmp_path / "captions.jsonl", clip_folder, tmp_path / "m", say=said.append)
+    assert len([line for line in said if "longer than" in line]) == 1
+
+
 def test_weights_that_are_no_numbers_are_not_saved(halfway: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     real = training._Run.take_step
 
@@ -507,7 +536,7 @@ def test_edited_captions_are_told_from_the_batchs_and_from_others(encoder: ClipE
 def test_negatives_of_the_whole_set_are_drawn_for_each_step(encoder: ClipEncoder, tmp_path: Path) -> None:
     image = np.random.default_rng(0).normal(size=(16, encoder.joint_width)).astype(np.float32)
     run = a_run([*EIGHT, *EIGHT], encoder, tmp_path, image=image, negatives=5)
-    few = a_run([*EIGHT, *EIGHT], encoder, tmp_path, image=image)
+    few = a_run([*EIGHT, *EIGHT], encoder, tmp_path, image=image, negatives=0)
     for step in range(6):
         choices = []
         for batch, more in ((run.batch(step), 5), (few.batch(step), 0)):

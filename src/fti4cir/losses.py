@@ -5,6 +5,7 @@ B batch, D joint width, M selected attributes.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -110,9 +111,10 @@ class LossWeights:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value < 0:
+            if not 0 <= value < math.inf:
                 raise TrainingError(f"The weight of the loss {name} is {value}, but must not be negative.")
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
         """The weighted sum of the named terms, the only place where they are summed."""
-        return torch.stack([getattr(self, name) * value for name, value in terms.items()]).sum()
+        weighted = [getattr(self, name) * value for name, value in terms.items()]
+        return torch.stack(weighted).sum() if weighted else torch.zeros((), requires_grad=True)

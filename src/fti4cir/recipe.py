@@ -70,6 +70,9 @@ class TrainingConfig:
     """Share of the attribute words that is left out of a training sentence at random."""
     noise: float = 0.0
     """Gaussian noise on the image features that the network sees, its length relative to theirs."""
+    word_edits: float = 0.65
+    """Share of the edited captions in which a word of a list (a colour, a kind, a place) is exchanged where there is
+    one; in the others a whole part, for that of another caption, which needs no lists."""
     negatives: int = 0
     """Pictures and captions of the whole set, drawn for each step, which a composed sentence has to be told from, too.
     Their features are known already, so that thousands cost next to nothing."""
@@ -95,6 +98,10 @@ class TrainingConfig:
         for name in ("average", "attribute_masking"):
             if not 0 <= getattr(self, name) < 1:
                 raise TrainingError(f"{name} is {getattr(self, name)}, but must lie in [0, 1).")
+        if not any(vars(self.weights).values()):
+            raise TrainingError("All losses have the weight 0, so there is nothing to learn from.")
+        if not 0 <= self.word_edits <= 1:
+            raise TrainingError(f"word_edits is {self.word_edits}, but must lie in [0, 1].")
         for name in (
             "weight_decay",
             "warmup_steps",

@@ -21,6 +21,7 @@ import os
 import random
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -41,7 +42,7 @@ from .datasets import captioned
 from .datasets.captioned import CaptionedPictures
 from .errors import NoRoomError, TrainingError
 from .features import Features, Say, Share, StreamedFeatures, compute, compute_texts, require_room
-from .inversion.compose import encode_sentences
+from .inversion.compose import CutWarning, encode_sentences
 from .inversion.network import FineGrainedInversion
 from .losses import LossWeights
 from .parallel import World, world
@@ -142,7 +143,7 @@ def train(
         encoder = checkpoint.load_encoder(backbone, world_.device)
         data = captioned.load(images, captions)
         if data.missing:
-            say(f"{len(data.missing)} captioned pictures are not in {images}, such as {data.missing[0]}; left out")
+            say(f"captioned, but not in {images} and left out: {len(data.missing)}, such as {data.missing[0]}")
         split_captions = _split_all(data, say)
         folder = Path(features) if features else output / "features"
         cache = _features(folder, encoder, data, world_, say, opened)
@@ -160,7 +161,9 @@ def train(
         )
         if state_file.exists():
             run.restore(state_file)
-        run.loop()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CutWarning)  # told already, of all captions at once
+            run.loop()
         if world_.is_first:
             description = run.describe(images, captions)
             checkpoint.save(output, run.result(), encoder, description, config.method, run.objective.extra)
@@ -220,6 +223,8 @@ def _hold_out(usable: list[int], data: CaptionedPictures, most: int) -> tuple[li
 
 _SAVE_EVERY = 60.0
 """Seconds between checkpoints, besides those at the end of each epoch."""
+_DIVERGED = 5.0
+"""How many times the loss of the first step is too much."""
 _NEAR = 200
 """How far away, in the order of names, the picture may be whose caption lends a part to an edit."""
 
@@ -302,7 +307,11 @@ class _Run:
         # In the first process, for the others to read.
         for turn in (world_.is_first, not world_.is_first):
             if turn:
-                self.real_features = compute_texts(cache, encoder, real, say)
+                with warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter("always", CutWarning)
+                    self.real_features = compute_texts(cache, encoder, real, say)
+                if caught:
+                    say(f"{len(caught)} captions are longer than {encoder.name} reads; their ends are left out")
                 with self.precision():
                     self.objective = baselines.learner(config.method).objective(config, corpus)
             world_.wait()
@@ -322,6 +331,8 @@ class _Run:
         self.ordered: tuple[int, NDArray[np.int64]] | None = None
         self.step = 0
         self.saved_step: int | None = None
+        self.first_total = math.inf
+        """The first step's loss."""
         self.sums: dict[str, float] = {}
         """Of each figure, over the steps since the last report; and their number."""
         self.rows_of: dict[str, list[int]] = {}
@@ -368,7 +379,7 @@ class _Run:
                 # What stands beside a picture in a folder is often of its kind, and makes a plausible edit.
                 near = [*pool[max(0, place - _NEAR) : place], *pool[place + 1 : place + 1 + _NEAR]] or [pool[place]]
                 other = random_.choice(self.captions[random_.choice(near)])
-                result = edit(caption, other, random_)
+                result = edit(caption, other, random_, self.config.word_edits)
                 modifications.append(result.modification)
                 edited.append(result.caption)
         real = [self.real_rows[self.config.template.real(*caption)] for caption in chosen]
@@ -444,6 +455,11 @@ class _Run:
             torch.nn.utils.clip_grads_with_norm_(self.inversion.parameters(), config.clip_norm, norm)
         if not (torch.isfinite(total) and torch.isfinite(norm)):
             raise self.diverged(f"the loss is {total.item()} and its gradient's norm {norm.item()}")
+        if self.step == 0:
+            self.first_total = total.item()
+        # The losses are bounded or logarithms: a network that knows nothing starts near the worst of them.
+        elif total.item() > _DIVERGED * self.first_total:
+            raise self.diverged(f"the loss is {total.item():.3g}, where it began with {self.first_total:.3g}")
         self.optimizer.step()
         self.step += 1
         self.update_average()
@@ -600,6 +616,7 @@ class _Run:
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
             "sums": self.sums,
+            "first_total": self.first_total,
         }
         partial = self.output / "checkpoint.tmp"
         with _writing(self.output):
@@ -643,7 +660,7 @@ class _Run:
         self.average = state["average"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = self.saved_step = state["step"]
-        self.sums = state["sums"]
+        self.sums, self.first_total = state["sums"], state["first_total"]
         self.say(f"going on from step {self.step} of {self.total_steps}")
 
     def describe(self, images: str | Path, captions: str | Path) -> dict[str, object]:

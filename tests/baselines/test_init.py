@@ -126,7 +126,9 @@ def test_unknown_methods() -> None:
 
 def test_what_can_be_trained() -> None:
     assert learner("searle") is LEARNED["searle"]
-    with pytest.raises(InputError, match="'sum' has nothing to train; these have: fti4cir, pic2word, searle, lincir"):
+    with pytest.raises(
+        InputError, match="'sum' has nothing to train; what can be trained: fti4cir, pic2word, searle, lincir"
+    ):
         learner("sum")
 
 

@@ -98,6 +98,13 @@ def test_a_pictures_word_does_not_depend_on_the_others(encoder: ClipEncoder, ima
     torch.testing.assert_close(alone, together, rtol=1e-3, atol=1e-3)
 
 
+def test_words_are_optimised_in_inference_mode_too(encoder: ClipEncoder, image: torch.Tensor) -> None:
+    concepts = Concepts.of(encoder, CONCEPTS)
+    with torch.inference_mode():  # as evaluation does
+        words = invert(encoder, image.clone(), concepts, 3)
+    torch.testing.assert_close(words, invert(encoder, image, concepts, 3))
+
+
 # -- training -------------------------------------------------------------------------------------------------
 CONFIG = preset("searle", **{**SMALL, "epochs": 6, "inversion_steps": 3})
 

@@ -95,3 +95,10 @@ def test_a_whole_part_may_come_from_another_caption():
     results = {edit(SplitCaption("a tree", "covered in moss"), DOG, random.Random(seed)).caption for seed in range(100)}
     assert "two dogs covered in moss" in results
     assert "a tree running on the beach" in results
+
+
+def test_without_word_lists_a_whole_part_is_exchanged() -> None:
+    caption, other = SplitCaption("a red shirt", "for men"), SplitCaption("a watch", "on a table")
+    for seed in range(50):
+        found = edit(caption, other, random.Random(seed), words=0.0)
+        assert found.caption in ("a watch for men", "a red shirt on a table")

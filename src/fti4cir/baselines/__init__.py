@@ -98,10 +98,9 @@ def assign(names: Sequence[str], models: Sequence[AnyModel]) -> list[tuple[str, 
 
 def learner(name: str) -> Learner:
     """How the method of that name learns; InputError if it is not known or learns nothing."""
-    if name not in METHODS:
-        raise _unknown(name)
     if name not in LEARNED:
-        raise InputError(f"The method {name!r} has nothing to train; these have: {', '.join(LEARNED)}.")
+        reason = f"The method {name!r} has nothing to train" if name in METHODS else f"There is no method {name!r}"
+        raise InputError(f"{reason}; what can be trained: {', '.join(LEARNED)}.")
     return LEARNED[name]
 
 

@@ -109,12 +109,14 @@ def invert(encoder: DualEncoder, image: Tensor, concepts: Concepts, steps: int) 
         (B, W) token embeddings.
 
     """
-    # From the middle of all words, which is as near to one as to another; float32 whatever the tower is in.
-    middle = encoder.token_table().float().mean(dim=0)
-    tokens = middle.to(image.device).expand(len(image), -1).clone().requires_grad_()
-    optimizer = torch.optim.AdamW([tokens], lr=_INVERSION_RATE, weight_decay=0.01)
-    sentence = _TEMPLATE.pseudo(with_attributes=False)
-    with torch.enable_grad():
+    # Evaluation composes in inference mode, in which nothing can be optimised, not even by leave of `enable_grad`.
+    with torch.inference_mode(False), torch.enable_grad():
+        image = image.clone()  # else one that was made in inference mode
+        # From the middle of all words, which is as near to one as to another; float32 whatever the tower is in.
+        middle = encoder.token_table().float().mean(dim=0).detach()
+        tokens = middle.to(image.device).expand(len(image), -1).clone().requires_grad_()
+        optimizer = torch.optim.AdamW([tokens], lr=_INVERSION_RATE, weight_decay=0.01)
+        sentence = _TEMPLATE.pseudo(with_attributes=False)
         for step in range(steps):
             seen = encode_sentences(encoder, [sentence] * len(image), PseudoWords.of_subjects(tokens))
             loss = losses.regularization(seen, image)

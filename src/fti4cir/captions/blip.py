@@ -86,8 +86,10 @@ def load(name_or_dir: str | Path = BASE, device: str | torch.device | None = Non
         folder = _download(name)
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = torch.float16 if where.type == "cuda" else torch.float32
+    kind = _kind(folder)
+    if kind != "blip":
+        raise ModelError(f"{name} is not a BLIP that captions: its config.json says {kind!r}.")
     try:
-        kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
         processor = _read_processor(folder)
         model, info = BlipForConditionalGeneration.from_pretrained(
             folder, dtype=dtype, local_files_only=True, weights_only=True, output_loading_info=True
@@ -106,15 +108,23 @@ def load(name_or_dir: str | Path = BASE, device: str | torch.device | None = Non
             f"The captioner in {folder} cannot be loaded, its files may be missing or damaged ({reason})."
         ) from error
     # transformers fills what is missing with random numbers.
-    if kind != "blip" or info["missing_keys"] or info["mismatched_keys"]:
+    if info["missing_keys"] or info["mismatched_keys"]:
         raise ModelError(
-            f"{name} is not a BLIP that captions: its config.json says {kind!r}, and "
+            f"{name} is not a BLIP that captions: "
             f"{len(info['missing_keys']) + len(info['mismatched_keys'])} of a captioner's weights are not in it."
         )
     # And it makes do without a vocabulary. Two marks of BLIP's decoder are usually not in it.
     if len(captioner.tokenizer) < model.config.text_config.vocab_size - 2:
         raise ModelError(f"The vocabulary of {folder} (vocab.txt or tokenizer.json) is missing or not complete.")
     return captioner
+
+
+def _kind(folder: Path) -> object:
+    """What a model says it is; ModelError if it does not."""
+    try:
+        return json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{folder} holds no captioner: its config.json is missing or damaged ({error}).") from error
 
 
 def _download(name: str) -> Path:

@@ -183,13 +183,14 @@ _RULES: tuple[tuple[float, Callable[[SplitCaption, random.Random], Edit | None]]
 )
 
 
-def edit(caption: SplitCaption, other: SplitCaption, random_: random.Random) -> Edit:
+def edit(caption: SplitCaption, other: SplitCaption, random_: random.Random, words: float = 0.65) -> Edit:
     """One edit of a caption, by a rule drawn among those that apply.
 
     `other`, the caption of another picture, lends its subject or its attribute where a whole part is
-    exchanged, which always applies.
+    exchanged, which always applies. `words` is the share of edits that, where one can be made, exchange a word of
+    the lists above instead.
     """
-    if random_.random() < 0.65:
+    if random_.random() < words:
         rules = list(_RULES)
         while rules:
             index = random_.choices(range(len(rules)), [weight for weight, _ in rules])[0]

@@ -157,11 +157,13 @@ def evaluate(
 ) -> None:
     """Measure how well methods find the right pictures; figures are fractions, with 95 % bootstrap intervals."""
     if predictions is not None:
-        if any(given is not None for given in (method, captions, limit, submission, cache, report)):
-            raise InputError(
-                "--predictions takes a whole file as it is; leave --method, --captions, --limit, --submission, --cache "
-                "and --report out."
-            )
+        others = {
+            "--method": method, "--model": model, "--captions": captions, "--gallery": gallery, "--category": category,
+            "--table": table, "--id": id_column, "--change": change, "--keep": keep, "--template": template,
+            "--limit": limit, "--submission": submission, "--cache": cache, "--report": report,
+        }  # fmt: skip
+        if given := [name for name, value in others.items() if value is not None]:
+            raise InputError(f"--predictions takes a whole file as it is; leave {' and '.join(given)} out.")
         _evaluate_file(benchmark, root, split or "val", predictions, as_json)
         return
     from ..datasets import attributes, published

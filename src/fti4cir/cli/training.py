@@ -105,8 +105,11 @@ def train(
 ) -> None:
     """Train the inversion network on captioned pictures, for the encoder of a model.
 
-    Each picture is encoded once; the network then learns from these features. Interrupt it when you like: with
-    --resume it goes on from there, to the same weights. On several GPUs: torchrun --nproc-per-node N -m fti4cir train.
+    Each picture is encoded once; the network then learns from these features.
+
+    Interrupt it when you like: with --resume it goes on from there, to the same weights.
+
+    On several GPUs: torchrun --nproc-per-node N -m fti4cir train ...
     """
     from .. import training
     from ..baselines import learner
