@@ -84,14 +84,14 @@ def collect(captions: Sequence[Sequence[SplitCaption]]) -> dict[str, list[str]]:
     return {subject: list(seen) for subject, seen in attributes.items()}
 
 
-def _near_real_words(encoder: DualEncoder, tokens: Tensor, captions: Sequence[SplitCaption]) -> Tensor:
-    """One minus the cosine between captions with the pseudo-word as their subject and those captions."""
-    pseudo = encode_sentences(
-        encoder, [_TEMPLATE.pseudo_subject(caption.attribute) for caption in captions], PseudoWords.of_subjects(tokens)
-    )
+def _pseudo_and_real(
+    encoder: DualEncoder, words: PseudoWords, captions: Sequence[SplitCaption]
+) -> tuple[Tensor, Tensor]:
+    """Features (B, D) of captions with the pseudo-word as their subject, and of those captions, without gradient."""
+    pseudo = encode_sentences(encoder, [_TEMPLATE.pseudo_subject(caption.attribute) for caption in captions], words)
     with torch.no_grad():
         real = encode_sentences(encoder, [(_TEMPLATE.real(*caption),) for caption in captions])
-    return losses.regularization(pseudo, real)
+    return pseudo, real
 
 
 def invert(encoder: DualEncoder, image: Tensor, concepts: Concepts, steps: int) -> Tensor:
@@ -118,11 +118,11 @@ def invert(encoder: DualEncoder, image: Tensor, concepts: Concepts, steps: int) 
         optimizer = torch.optim.AdamW([tokens], lr=_INVERSION_RATE, weight_decay=0.01)
         sentence = _TEMPLATE.pseudo(with_attributes=False)
         for step in range(steps):
-            seen = encode_sentences(encoder, [sentence] * len(image), PseudoWords.of_subjects(tokens))
+            words = PseudoWords.of_subjects(tokens)
+            seen = encode_sentences(encoder, [sentence] * len(image), words)
+            pseudo, real = _pseudo_and_real(encoder, words, concepts.draw(image, [step] * len(image)))
             loss = losses.regularization(seen, image)
-            loss = loss + _INVERSION_REGULARIZATION * _near_real_words(
-                encoder, tokens, concepts.draw(image, [step] * len(image))
-            )
+            loss = loss + _INVERSION_REGULARIZATION * losses.regularization(pseudo, real)
             optimizer.zero_grad()
             # Of the mean over the batch, so that a picture's word does not depend on how many others there are.
             (loss * len(image)).backward()
@@ -191,11 +191,7 @@ class SearleObjective:
         words = network(batch.image, batch.image.new_zeros(len(batch.rows), 0, 0))
         # From PyTorch's random numbers, as the dropout: the trainer has set them for this step.
         captions = self._concepts.draw(batch.image, torch.randint(2**31, (len(batch.rows),)).tolist())
-        pseudo = encode_sentences(
-            self._encoder, [_TEMPLATE.pseudo_subject(caption.attribute) for caption in captions], words
-        )
-        with torch.no_grad():
-            real = encode_sentences(self._encoder, [(_TEMPLATE.real(*caption),) for caption in captions])
+        pseudo, real = _pseudo_and_real(self._encoder, words, captions)
         return {"token": words.subject.float(), "subject": pseudo, "real": real}
 
     def terms(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
