@@ -6,30 +6,34 @@
     python benchmarks/methods.py table results.json > table.md
 
 MODELS holds a folder a trained model, NAME_sSEED. The figures of a NAME are means over its seeds; the interval is a
-bootstrap over the queries of that mean, and every comparison is paired by query. The weight of the sum is the best of
-a grid on pictures that were trained on.
+bootstrap over the queries of that mean, and every comparison is paired by query. The held-out pictures ask in two
+parts: recipes are chosen on `--part validation`, a quarter, and published figures are those of `--part test`. The
+weight of the sum is the best of a grid on pictures that were trained on; for captions, on the part `validation`.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import random
 import re
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 import fti4cir
 from fti4cir import training
+from fti4cir.backbones.base import VisionFeatures
 from fti4cir.baselines import create
 from fti4cir.baselines.base import Method
 from fti4cir.baselines.searle import OptimizedInversion
@@ -87,18 +91,32 @@ def train(work: Path, models: Path, jobs: Iterable[str], seeds: Iterable[int]) -
             )  # fmt: skip
 
 
+def belongs(picture: str, part: str) -> bool:
+    """Whether a held-out picture asks in the part `validation`, on which recipes are chosen, or in `test`."""
+    return (hashlib.sha256(picture.encode()).digest()[0] < 64) == (part == "validation")
+
+
 def load_task(work: Path, part: str, task: str, limit: int) -> Benchmark:
-    """A task's queries among the pictures that were trained on, or among those that were not."""
+    """A task's queries among the pictures that were trained on (`train`), or among those that were not.
+
+    The two other parts, `validation` and `test`, share a gallery, but no query's picture.
+    """
     table, change, keep, template = TASKS[task]
+    folder = "train" if part == "train" else "held_out"
     root = work / ("pictures" if part == "train" else "held_out")
-    whole = attributes.load(root, work / f"{part}_{table}.csv", "path", change, keep, template)
-    if task == "sketch":
-        chosen = [number for number, query in enumerate(whole.queries) if query.texts == ("as a sketch",)]
-        whole = replace(
-            whole,
-            queries=tuple(whole.queries[number] for number in chosen),
-            values=tuple(whole.values[number] for number in chosen),
-        )
+    whole = attributes.load(root, work / f"{folder}_{table}.csv", "path", change, keep, template)
+    names = [path.relative_to(root).as_posix() for path in whole.gallery.paths]
+    chosen = [
+        number
+        for number, query in enumerate(whole.queries)
+        if (task != "sketch" or query.texts == ("as a sketch",))
+        and (part == "train" or belongs(names[query.reference], part))
+    ]
+    whole = replace(
+        whole,
+        queries=tuple(whole.queries[number] for number in chosen),
+        values=tuple(whole.values[number] for number in chosen),
+    )
     return whole.sample(limit)
 
 
@@ -111,6 +129,14 @@ def best_weight(work: Path, task: str, model: fti4cir.Model, cache: Path) -> flo
     return WEIGHTS[scores.index(max(scores))]
 
 
+def describe(facts: Mapping[str, str]) -> str:
+    """A caption that says all that a table tells of a picture."""
+    thing = mini_data.article(f"{facts.get('colour', '')} {facts['kind']}".strip())
+    if "domain" in facts:
+        return f"{mini_data.article(facts['domain'])} of {thing}"
+    return f"{thing} for {facts['audience']}" if "audience" in facts else thing
+
+
 def table_captions(data: Path, work: Path) -> dict[Path, str]:
     """For each held-out picture whose facts a table tells, a caption that says them all: as good as captions get."""
     captions = {}
@@ -118,24 +144,17 @@ def table_captions(data: Path, work: Path) -> dict[Path, str]:
         facts = picture.facts
         if not picture.held_out or not facts:
             continue
-        if picture.set == "art_domains":
-            text = f"{mini_data.article(facts['domain'])} of {mini_data.article(facts['kind'])}"
-        elif picture.set == "fashion_products":
-            thing = f"{facts['colour']} {facts['kind']}".strip()
-            text = f"{mini_data.article(thing)} for {facts['audience']}"
-        else:
-            text = mini_data.article(facts["kind"])
-        captions[(work / "held_out" / picture.name).absolute()] = text
+        captions[(work / "held_out" / picture.name).absolute()] = describe(facts)
     return captions
 
 
 def measure_attributes(
-    work: Path, task: str, models: dict[str, list[fti4cir.Model]], limit: int, captions: dict[Path, str]
+    work: Path, part: str, task: str, models: dict[str, list[fti4cir.Model]], limit: int, captions: dict[Path, str]
 ) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.int64], dict[str, Any]]:
     """mAP@10 of each method (seeds, queries), what groups the queries, and what else to say."""
     first = next(iter(models.values()))[0]
     cache = work / "evaluation"
-    benchmark = load_task(work, "held_out", task, limit)
+    benchmark = load_task(work, part, task, limit)
     weight = best_weight(work, task, first, cache)
     methods: list[Method] = [create("image", first), create("text", first), create("sum", first, weight)]
     methods.append(Captioned(first, captions))
@@ -161,8 +180,19 @@ def measure_attributes(
     )
 
 
+class _Asking(NamedTuple):
+    """A picture of Flickr8k that asks for an edited caption."""
+
+    place: int
+    """Of the edited caption in the gallery."""
+    picture: Path
+    modification: str
+    caption: str
+    """What the caption method is given for the picture."""
+
+
 def measure_captions(
-    data: Path, work: Path, models: dict[str, list[fti4cir.Model]], limit: int
+    data: Path, work: Path, part: str, models: dict[str, list[fti4cir.Model]], limit: int
 ) -> dict[str, tuple[dict[str, NDArray[np.float64]], NDArray[np.int64], dict[str, Any]]]:
     """The two tasks on Flickr8k whose gallery are captions.
 
@@ -170,67 +200,71 @@ def measure_captions(
     and not. `descriptions`: pseudo-words without a modification find a caption of their picture, R@10.
     """
     random_ = random.Random(0)
-    pictures = [p for p in mini_data.load(data) if p.set == "flickr8k" and p.held_out][:limit]
-    # The caption method is given another caption than the one that was edited, for else it would know the answer.
-    edits, others = [], []
-    for picture in pictures:
-        edited_one, other = random_.sample(picture.captions, 2)
-        edits.append(edit(edited_one.lower(), random_))
-        others.append(other.lower())
-    kept = [place for place, found in enumerate(edits) if found is not None]
-    pictures, edits, chosen = ([group[place] for place in kept] for group in (pictures, edits, others))
     first = next(iter(models.values()))[0]
-    own = [text.lower() for picture in pictures for text in picture.captions]
-    owner = np.array([place for place, picture in enumerate(pictures) for _ in picture.captions])
-    edited = [found.caption for found in edits if found is not None]
-    asked = [found.modification for found in edits if found is not None]
+    asking: list[_Asking] = []
+    own: list[str] = []  # the captions of all pictures, and
+    owner: list[int] = []  # whose they are
+    edited: list[str] = []
+    for picture in mini_data.load(data):
+        if picture.set != "flickr8k" or not picture.held_out:
+            continue
+        # The caption method is given another caption than the one that was edited, for else it would know the answer.
+        before, other = random_.sample(picture.captions, 2)
+        found = edit(before.lower(), random_)
+        if found is not None:
+            owner += [len(asking)] * len(picture.captions)
+            own += [text.lower() for text in picture.captions]
+            edited.append(found.caption)
+            asking.append(_Asking(len(asking), work / "held_out" / picture.name, found.modification, other.lower()))
     with torch.inference_mode():
         own_features = first.encode_texts(own).numpy()
         gallery = np.concatenate([first.encode_texts(edited).numpy(), own_features])
-        features = first.features([work / "held_out" / picture.name for picture in pictures])
-        image = torch.nn.functional.normalize(features.image, dim=-1).numpy()
-    relevant_edit = np.zeros((len(edited), len(gallery)), bool)
-    relevant_edit[np.arange(len(edited)), np.arange(len(edited))] = True
-    relevant_own = owner == np.arange(len(pictures))[:, None]
 
-    def score_edit(query: NDArray[np.float32]) -> NDArray[np.float64]:
-        return average_precision_at(rank(query @ gallery.T, 10, None), relevant_edit, 10)
+    def score_edit(method: Method, group: Sequence[_Asking], features: VisionFeatures) -> NDArray[np.float64]:
+        query = method.compose(features, [one.modification for one in group], pictures=[one.picture for one in group])
+        relevant = np.arange(len(gallery)) == np.array([[one.place] for one in group])
+        return average_precision_at(rank(query.numpy() @ gallery.T, 10, None), relevant, 10)
 
-    def score_own(query: NDArray[np.float32]) -> NDArray[np.float64]:
-        return recall_at(rank(query @ own_features.T, 10, None), relevant_own, 10)
+    def score_own(query: Tensor, group: Sequence[_Asking]) -> NDArray[np.float64]:
+        relevant = np.array(owner) == np.array([[one.place] for one in group])
+        return recall_at(rank(query.numpy() @ own_features.T, 10, None), relevant, 10)
 
-    with_edit: dict[str, list[NDArray[np.float64]]] = defaultdict(list)
-    described: dict[str, list[NDArray[np.float64]]] = defaultdict(list)
-    for name in ("image", "text", *(f"sum {weight}" for weight in WEIGHTS)):
-        kind, _, weight_text = name.partition(" ")
-        composed = create(kind, first, float(weight_text or 0.5)).compose(features, asked).numpy()
-        with_edit[name].append(score_edit(composed))
-    # No pictures to tune on here: the best weight on these very queries, to the sum's advantage.
-    sums = {name: rows[0] for name, rows in with_edit.items() if name.startswith("sum ")}
-    best = max(sums, key=lambda name: float(sums[name].mean()))
-    for name in sums:
-        del with_edit[name]
-    with_edit["sum"].append(sums[best])
-    by_people = {Path(picture.name): text for picture, text in zip(pictures, chosen, strict=True)}
-    captioned = Captioned(first, {path.absolute(): text for path, text in by_people.items()})
-    composed = captioned.compose(features, asked, pictures=list(by_people)).numpy()
-    with_edit["caption"].append(score_edit(composed))
-    described["image"].append(score_own(image))
-    for name, group in models.items():
-        for model in group:
-            with_edit[name].append(score_edit(create(model.method, model).compose(features, asked).numpy()))
+    def chosen(part: str) -> tuple[list[_Asking], VisionFeatures]:
+        group = [one for one in asking if belongs(one.picture.relative_to(work / "held_out").as_posix(), part)][:limit]
+        return group, first.features([one.picture for one in group])
+
+    tuning = chosen("validation")
+    means = [score_edit(create("sum", first, weight), *tuning).mean() for weight in WEIGHTS]
+    weight = WEIGHTS[int(np.argmax(means))]
+    group, features = chosen(part)
+    captioned = Captioned(first, {one.picture.absolute(): one.caption for one in group})
+    simple: dict[str, Method] = {
+        "image": create("image", first),
+        "text": create("text", first),
+        "sum": create("sum", first, weight),
+        "caption": captioned,
+    }
+    with_edit = {name: [score_edit(method, group, features)] for name, method in simple.items()}
+    described = {"image": [score_own(torch.nn.functional.normalize(features.image, dim=-1), group)]}
+    for name, seeds in models.items():
+        with_edit[name], described[name] = [], []
+        for model in seeds:
+            with_edit[name].append(score_edit(create(model.method, model), group, features))
             with torch.inference_mode():
                 inversion = model.require_inversion()
                 words = inversion(features.image, features.local)
-                sentence = [inversion.config.sentence()] * len(pictures)
-                whole = torch.nn.functional.normalize(encode_sentences(model.encoder, sentence, words), dim=-1).numpy()
-            described[name].append(score_own(whole))
-    groups = np.arange(len(pictures))
-    told = {"queries": len(pictures), "gallery": len(gallery), "image weight of sum": float(best.split()[1])}
+                sentence = [inversion.config.sentence()] * len(group)
+                whole = torch.nn.functional.normalize(encode_sentences(model.encoder, sentence, words), dim=-1)
+            described[name].append(score_own(whole, group))
+    groups = np.arange(len(group))
+    told = {"queries": len(group), "gallery": len(gallery), "image weight of sum": weight}
     return {
-        "edited captions": ({n: np.stack(r) for n, r in with_edit.items()}, groups, told),
-        "descriptions": ({n: np.stack(r) for n, r in described.items()}, groups, {"queries": len(pictures)}),
-    }
+        "edited captions": ({name: np.stack(rows) for name, rows in with_edit.items()}, groups, told),
+        "descriptions": (
+            {name: np.stack(rows) for name, rows in described.items()}, groups,
+            {"queries": len(group), "gallery": len(own)},
+        ),
+    }  # fmt: skip
 
 
 def summary(figures: dict[str, NDArray[np.float64]], groups: NDArray[np.int64], ours: str) -> dict[str, Any]:
@@ -251,8 +285,10 @@ def summary(figures: dict[str, NDArray[np.float64]], groups: NDArray[np.int64], 
     return report
 
 
-def measure(data: Path, work: Path, models_folder: Path, limit: int, only: Sequence[str], ours: str) -> dict[str, Any]:
-    """All tasks for all models that were trained."""
+def measure(
+    data: Path, work: Path, models_folder: Path, part: str, limit: int, only: Sequence[str], ours: str
+) -> dict[str, Any]:
+    """All tasks, or `only` some, for all models that were trained."""
     models: dict[str, list[fti4cir.Model]] = defaultdict(list)
     for folder in sorted(models_folder.iterdir()):
         found = re.fullmatch(r"(.+)_s(\d+)", folder.name)
@@ -264,11 +300,11 @@ def measure(data: Path, work: Path, models_folder: Path, limit: int, only: Seque
         if only and task not in only:
             continue
         started = time.monotonic()
-        figures, groups, told = measure_attributes(work, task, models, limit, captions)
+        figures, groups, told = measure_attributes(work, part, task, models, limit, captions)
         report[task] = {**told, "metric": "mAP@10", "methods": summary(figures, groups, ours)}
         _tell(task, report[task], time.monotonic() - started)
     if not only or {"edited captions", "descriptions"} & set(only):
-        for task, (figures, groups, told) in measure_captions(data, work, models, limit).items():
+        for task, (figures, groups, told) in measure_captions(data, work, part, models, limit).items():
             metric = "R@10" if task == "descriptions" else "mAP@10"
             report[task] = {**told, "metric": metric, "methods": summary(figures, groups, ours)}
             _tell(task, report[task], 0.0)
@@ -322,6 +358,7 @@ def main() -> None:
     parser.add_argument("--jobs", default=",".join(JOBS))
     parser.add_argument("--seed", type=int, action="append")
     parser.add_argument("--task", action="append", default=[])
+    parser.add_argument("--part", choices=["validation", "test"], default="test", help="of the held-out pictures")
     parser.add_argument("--limit", type=int, default=1500)
     parser.add_argument("--ours", default="fti4cir")
     options = parser.parse_args()
@@ -329,7 +366,7 @@ def main() -> None:
         train(options.work, options.models, options.jobs.split(","), options.seed or SEEDS)
     elif options.stage == "measure":
         print(json.dumps(measure(
-            options.data, options.work, options.models, options.limit, options.task, options.ours
+            options.data, options.work, options.models, options.part, options.limit, options.task, options.ours
         ), indent=1))  # fmt: skip
     else:
         print(table(json.loads(options.results.read_text(encoding="utf-8"))))

@@ -524,8 +524,9 @@ def test_edited_captions_are_told_from_the_batchs_and_from_others(encoder: ClipE
     run = a_run([[red], [blue], [green], [red]], encoder, tmp_path)
     batch = run.make_batch(run.training, [0, 1], random.Random(0))
     batch = replace(batch, edited=["a blue shirt for men", "a red shirt for men"])
-    choice = run.choose_captions(batch, [2, 3], random.Random(0))
-    sentences = [(run.config.template.real(*caption),) for caption in (red, blue, green, red)]
+    others = list(map(str, (red, blue, green, red)))
+    choice = run.choose(batch.edited, others)
+    sentences = [(text,) for text in others]  # as people write them, like the edited ones
     torch.testing.assert_close(choice.others, training.encode_sentences(encoder, sentences), rtol=1e-5, atol=1e-5)
     assert choice.same.tolist() == [  # both edited ones, then the others
         [True, False, False, True, False, False],
@@ -549,6 +550,24 @@ def test_negatives_of_the_whole_set_are_drawn_for_each_step(encoder: ClipEncoder
         torch.testing.assert_close(choices[0][:8], choices[1])
     assert not torch.equal(run.batch(0).choice.others[8:], run.batch(1).choice.others[8:])
     assert torch.equal(run.batch(0).choice.others, run.batch(0).choice.others)
+
+
+def test_a_description_is_told_from_other_pictures_captions(encoder: ClipEncoder, tmp_path: Path) -> None:
+    changes = {"negatives": 8, "weights": LossWeights(description=1.0)}
+    run = a_run(EIGHT, encoder, tmp_path, **changes)
+    batch = run.batch(0)
+    assert batch.described is not None
+    assert batch.choice is None  # there is no composed loss
+    captions = [(str(caption),) for caption in batch.captions]
+    own = training.encode_sentences(encoder, captions)
+    torch.testing.assert_close(batch.described.captions, own, rtol=1e-5, atol=1e-5)
+    assert batch.described.choice.others.shape == (8, encoder.joint_width)
+    # The batch is all there is, and so are the eight that were drawn: each caption is among them once.
+    same = batch.described.choice.same
+    assert torch.equal(same[:, :8], torch.eye(8, dtype=torch.bool))
+    assert same[:, 8:].sum(dim=1).tolist() == [1] * 8
+    drawn = same[:, 8:].int().argmax(dim=1)
+    torch.testing.assert_close(batch.described.choice.others[drawn], own, rtol=1e-5, atol=1e-5)
 
 
 def test_real_features_are_the_captions_own(encoder: ClipEncoder, tmp_path: Path) -> None:
@@ -608,7 +627,7 @@ def test_a_batch_in_chunks_has_the_gradient_of_the_whole(name: str, encoder: Cli
             batch = replace(batch, edited=[str(EIGHT[row - 3][0]) for row in batch.rows])
             batch = replace(
                 batch,
-                choice=run.choose_captions(batch, [5, 6], random.Random(0)),
+                choice=run.choose(batch.edited, [str(EIGHT[row][0]) for row in (*batch.rows, 5, 6)]),
                 found=run.find(batch, [5, 6], random.Random(0)),
             )
             assert batch.found is not None

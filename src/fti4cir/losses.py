@@ -96,7 +96,8 @@ class LossWeights:
 
     `composed` is the composed loss against edited captions, `composed_image` the one against pictures that carry
     such a caption word for word. The latter only learns from captions that many pictures share, such as those
-    written from a catalogue's table. `masked` is LinCIR's loss, `distillation` SEARLE's.
+    written from a catalogue's table. `description` is the same loss for a sentence without a modification, against the
+    picture's own caption. `masked` is LinCIR's loss, `distillation` SEARLE's.
     """
 
     contrastive: float = 1.0
@@ -106,6 +107,7 @@ class LossWeights:
     regularization_whole: float = 1.40
     composed: float = 0.0
     composed_image: float = 0.0
+    description: float = 0.0
     masked: float = 0.0
     distillation: float = 0.0
 

@@ -22,7 +22,7 @@ import random
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from torch.nn import functional as F
 
 from . import baselines, checkpoint
 from .backbones.base import DualEncoder
-from .baselines.base import Batch, Choice, Corpus, Found
+from .baselines.base import Batch, Choice, Corpus, Described, Found
 from .captions.edit import edit
 from .captions.split import SplitCaption, split
 from .datasets import captioned
@@ -276,6 +276,20 @@ def _optimizer(config: TrainingConfig, network: torch.nn.Module) -> torch.optim.
     return kind(network.parameters(), **settings)
 
 
+class _Texts:
+    """The frozen encoder's features of texts, by text."""
+
+    def __init__(self, cache: Path, encoder: DualEncoder, texts: Iterable[str], say: Say) -> None:
+        ordered = sorted(set(texts))
+        self._rows = {text: row for row, text in enumerate(ordered)}
+        self._features = compute_texts(cache, encoder, ordered, say)
+
+    def take(self, texts: Iterable[str]) -> NDArray[np.float32]:
+        """Their features, (N, D), not normalised."""
+        rows: NDArray[np.float32] = np.asarray(self._features[[self._rows[text] for text in texts]])
+        return rows
+
+
 class _Run:
     """The state of one training, and its loop.
 
@@ -300,18 +314,22 @@ class _Run:
         self.config, self.encoder, self.features, self.captions = config, encoder, features, captions
         self.training, self.validation, self.output, self.say = training, validation, output, say
         self.world = world_
-        template = config.template
-        real = sorted({template.real(*caption) for row in (*training, *validation) for caption in captions[row]})
-        self.real_rows = {text: row for row, text in enumerate(real)}
+        used = [caption for row in (*training, *validation) for caption in captions[row]]
+        real = [config.template.real(*caption) for caption in used]
         corpus = Corpus(encoder, features.image, captions, training, cache, say)
+        self.plain: _Texts | None = None
         # In the first process, for the others to read.
         for turn in (world_.is_first, not world_.is_first):
             if turn:
                 with warnings.catch_warnings(record=True) as caught:
                     warnings.simplefilter("always", CutWarning)
-                    self.real_features = compute_texts(cache, encoder, real, say)
+                    self.real: _Texts = _Texts(cache, encoder, real, say)
                 if caught:
                     say(f"{len(caught)} captions are longer than {encoder.name} reads; their ends are left out")
+                if config.weights.composed or config.weights.description:
+                    with warnings.catch_warnings():
+                        warnings.simplefilter("ignore", CutWarning)  # told already
+                        self.plain = _Texts(cache, encoder, map(str, used), say)
                 with self.precision():
                     self.objective = baselines.learner(config.method).objective(config, corpus)
             world_.wait()
@@ -349,11 +367,17 @@ class _Run:
         places = order[within * self.batch_size : (within + 1) * self.batch_size].tolist()
         batch = self.make_batch(self.training, places, random.Random(f"{self.config.seed} {step}"))
         weights = self.config.weights
-        if weights.composed or weights.composed_image:
+        if weights.composed or weights.composed_image or weights.description:
             random_ = random.Random(f"{self.config.seed} {step} more")
             more = random_.sample(self.training, min(self.config.negatives, len(self.training)))
-            if weights.composed:
-                batch = replace(batch, choice=self.choose_captions(batch, more, random_))
+            if self.plain is not None:
+                own = list(map(str, batch.captions))
+                drawn = [str(random_.choice(self.captions[row])) for row in more]
+                if weights.composed:
+                    batch = replace(batch, choice=self.choose(batch.edited, [*own, *drawn]))
+                if weights.description:
+                    captions = self.tensor(self.plain.take(own))
+                    batch = replace(batch, described=Described(captions, self.choose(own, drawn)))
             if weights.composed_image:
                 batch = replace(batch, found=self.find(batch, more, random_))
         return batch
@@ -382,13 +406,13 @@ class _Run:
                 result = edit(caption, other, random_, self.config.word_edits)
                 modifications.append(result.modification)
                 edited.append(result.caption)
-        real = [self.real_rows[self.config.template.real(*caption)] for caption in chosen]
+        real = [self.config.template.real(*caption) for caption in chosen]
         return Batch(
             rows=rows,
             captions=chosen,
             image=self.tensor(self.features.image[rows]),
             local=None,
-            real=self.tensor(self.real_features[real]),
+            real=self.tensor(self.real.take(real)),
             modifications=modifications,
             edited=edited,
         )
@@ -397,12 +421,13 @@ class _Run:
         """Rows of a mapped file on the encoder's device."""
         return torch.from_numpy(np.asarray(values)).to(self.encoder.device)
 
-    def choose_captions(self, batch: Batch, more: Sequence[int], random_: random.Random) -> Choice:
-        """The captions that a batch's edited ones have to be told from: its own, and one each of `more` pictures."""
-        others = [*batch.captions, *(random_.choice(self.captions[row]) for row in more)]
-        said = [*batch.edited, *map(str, others)]
-        real = [self.real_rows[self.config.template.real(*caption)] for caption in others]
-        return Choice(self.tensor(self.real_features[real]), self.tensor(_equal(batch.edited, said)))
+    def choose(self, wanted: Sequence[str], others: Sequence[str]) -> Choice:
+        """Captions that a batch's wanted ones have to be told from, besides each other.
+
+        Without a template, as the edited ones are: else a query could tell them by that.
+        """
+        assert self.plain is not None
+        return Choice(self.tensor(self.plain.take(others)), self.tensor(_equal(wanted, [*wanted, *others])))
 
     def find(self, batch: Batch, more: Sequence[int], random_: random.Random) -> Found | None:
         """Pictures that carry the edited captions, drawn among all that do; None if there are fewer than two.
@@ -548,7 +573,7 @@ class _Run:
         network = self.result()
         random_ = random.Random(f"{self.config.seed} validation")
         batch = self.make_batch(self.validation, range(len(self.validation)), random_)
-        wholes, composed, edited = [], [], []
+        wholes, composed, edited, before = [], [], [], []
         for start in range(0, len(batch.rows), 64):
             part = slice(start, start + 64)
             image, local = self.features.take(batch.rows[part], self.encoder.device)
@@ -558,6 +583,7 @@ class _Run:
                 asked = [network.config.sentence(modification) for modification in batch.modifications[part]]
                 composed.append(encode_sentences(self.encoder, asked, words))
                 edited.append(encode_sentences(self.encoder, [(text,) for text in batch.edited[part]]))
+                before.append(encode_sentences(self.encoder, [(str(caption),) for caption in batch.captions[part]]))
 
         def nearest(queries: list[Tensor], keys: list[Tensor]) -> list[int]:
             scores = F.normalize(torch.cat(queries), dim=-1) @ F.normalize(torch.cat(keys), dim=-1).T
@@ -569,7 +595,7 @@ class _Run:
         figures = {"val_image_R@1": hits / count}
         if batch.edited:
             said = [*batch.edited, *map(str, batch.captions)]  # several may say the same
-            hits = sum(said[place] == said[own] for own, place in enumerate(nearest(composed, [*edited, batch.real])))
+            hits = sum(said[place] == said[own] for own, place in enumerate(nearest(composed, [*edited, *before])))
             figures["val_composed_R@1"] = hits / count
         return figures
 

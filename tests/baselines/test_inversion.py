@@ -1,6 +1,7 @@
 """FTI4CIR's losses: the release's figures, and what each switch leaves out."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from safetensors.torch import load_file
 
 from fti4cir import checkpoint
 from fti4cir.backbones.clip import ClipEncoder
-from fti4cir.baselines.base import Batch, Choice, Corpus, Found
+from fti4cir.baselines.base import Batch, Choice, Corpus, Described, Found
 from fti4cir.baselines.inversion import InversionObjective
 from fti4cir.captions.split import SplitCaption
 from fti4cir.inversion.compose import encode_sentences
@@ -115,6 +116,20 @@ def test_the_loss_against_pictures_pulls_composed_sentences_to_them(encoder: Cli
 
     assert loss(outputs["composed"]) < loss(-outputs["composed"])
     assert "composed_image" not in losses.terms(outputs, batch)  # nothing was found
+
+
+def test_the_description_loss_pulls_pseudo_sentences_to_their_own_captions(encoder: ClipEncoder) -> None:
+    config = preset("composed", num_latent=6, max_attributes=3, weights=LossWeights(description=1.0))
+    batch = a_batch(encoder, [DOG, SplitCaption("a black cat", "in the deep snow")])
+    losses = objective(config, encoder)
+    outputs = losses.outputs(FineGrainedInversion(config.network(encoder)).eval(), batch)
+
+    def loss(captions: torch.Tensor) -> torch.Tensor:
+        described = Described(captions, Choice(captions[:0], torch.eye(2, dtype=torch.bool)))
+        return losses.terms(outputs, replace(batch, described=described))["description"]
+
+    assert loss(outputs["whole"]) < loss(outputs["whole"].flip(0))
+    assert "description" not in losses.terms(outputs, batch)  # there are no captions to tell it from
 
 
 def test_noise_and_left_out_words_change_what_is_seen(encoder: ClipEncoder) -> None:

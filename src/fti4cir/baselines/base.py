@@ -98,6 +98,16 @@ class Found:
 
 
 @dataclass(frozen=True)
+class Described:
+    """A batch's own captions, as people would search them: without a template."""
+
+    captions: Tensor
+    """(B, D) their text features, not normalised."""
+    choice: Choice
+    """Among captions: the batch's, and more of the set."""
+
+
+@dataclass(frozen=True)
 class Batch:
     """B pictures with a caption each."""
 
@@ -118,6 +128,8 @@ class Batch:
     """For the composed loss: among the batch's own captions, and more of the set."""
     found: Found | None = None
     """For the composed loss against pictures; None leaves it out."""
+    described: Described | None = None
+    """For the description loss; None leaves it out."""
 
     def part(self, start: int, stop: int) -> Batch:
         """The pictures from `start` to `stop`."""
@@ -133,6 +145,7 @@ class Batch:
             edited=self.edited[part],
             choice=None,
             found=None,
+            described=None,
         )
 
 

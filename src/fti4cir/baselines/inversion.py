@@ -103,6 +103,9 @@ class InversionObjective:
         if weights.composed_image and batch.found is not None:
             query, choice = outputs["composed"][batch.found.places], batch.found.choice
             terms["composed_image"] = losses.composed(query, batch.found.image, choice.others, choice.same, temperature)
+        if weights.description and batch.described is not None:
+            own, choice = batch.described.captions, batch.described.choice
+            terms["description"] = losses.composed(outputs["whole"], own, choice.others, choice.same, temperature)
         return terms
 
 
