@@ -418,8 +418,31 @@ def test_a_picture_that_cannot_be_read_stops_it(benchmark, tmp_path):
     broken.write_bytes(b"<html>")
     paths = (*benchmark.gallery.paths[:-1], broken)
     spoilt = Benchmark(**{**vars(benchmark), "gallery": Gallery(benchmark.gallery.ids, paths)})
-    with pytest.raises(PictureError, match=r"broken\.png"):
+    with pytest.raises(PictureError, match=r"broken\.png.*--allow-missing"):
         evaluate(spoilt, Tiny(), [ImageOnly()], "tiny")
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_picture_that_cannot_be_read_may_count_as_missing(benchmark, tmp_path, cached):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"<html>")
+    gallery = benchmark.gallery
+    spoilt = replace(benchmark, gallery=replace(gallery, paths=(*gallery.paths[:-1], broken)))
+    # Missing pictures stand behind the others, so the last one has the same position.
+    gone = Gallery(gallery.ids[:-1], gallery.paths[:-1], (gallery.ids[-1], *gallery.missing))
+    encoder, said = Tiny(), []
+    (found,) = evaluate(
+        spoilt, encoder, [WeightedSum(encoder)], "tiny",
+        cache=tmp_path / "cache" if cached else None, say=said.append, allow_unreadable=True,
+    )  # fmt: skip
+    (expected,) = evaluate(replace(benchmark, gallery=gone), encoder, [WeightedSum(encoder)], "tiny")
+    assert (found.gallery, found.missing) == (expected.gallery, expected.missing) == (PICTURES - 1, 2)
+    assert found.unreadable == (PICTURES - 1,)
+    assert found.protocol == "random pictures, 1 that could not be read counted as missing"
+    assert found.ranking.tolist() == expected.ranking.tolist()
+    assert found.subset_ranking.tolist() == expected.subset_ranking.tolist()
+    assert found.metrics() == expected.metrics()
+    assert [line for line in said if line.startswith("counted as missing") and "broken.png" in line]
 
 
 def test_features_that_are_not_finite(benchmark):

@@ -11,9 +11,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any, Protocol
@@ -65,6 +65,8 @@ class Evaluation:
     there are no more; as deep as the deepest cut and at least 10, but no deeper than the gallery."""
     subset_ranking: NDArray[np.int64] | None = field(default=None, repr=False)
     """The same within each query's few pictures, as deep as the deepest subset cut; None where there are no such."""
+    unreadable: tuple[int, ...] = field(default=(), repr=False)
+    """The gallery positions of pictures that could not be read, which are counted as missing."""
 
     @property
     def queries(self) -> int:
@@ -124,6 +126,7 @@ def evaluate(
     progress: Progress | None = None,
     cache: Path | None = None,
     say: Say | None = None,
+    allow_unreadable: bool = False,
 ) -> list[Evaluation]:
     """Score methods on a benchmark, all of them in one pass over the pictures.
 
@@ -135,7 +138,8 @@ def evaluate(
         progress: told after each batch of pictures.
         cache: a folder to keep the gallery's features in, for the next evaluation on the same pictures by the same
             encoder, or for this one should it be interrupted. Then `progress` is of the queries' references only.
-        say: told now and then how far a cache has got.
+        say: told now and then how far a cache has got, and of each picture that cannot be read.
+        allow_unreadable: count a picture that cannot be read as missing, instead of stopping at it.
 
     Returns:
         One evaluation a method, in the order of the methods.
@@ -147,18 +151,39 @@ def evaluate(
     """
     models = [model] * len(methods) if isinstance(model, str) else model
     queries = _Queries(benchmark, methods, encoder.joint_width)
-    tell = progress or (lambda done, total: None)
+    tell, note = progress or (lambda done, total: None), say or (lambda message: None)
+    lost: set[int] = set()
+
+    def lose(position: int, reason: str) -> None:
+        if not allow_unreadable:
+            raise PictureError(f"{reason} Replace the file, or count it as missing with --allow-missing.")
+        note(f"counted as missing: {reason}")
+        lost.add(position)
+
     if cache is None:
-        gallery = _encode(benchmark, encoder, queries, tell)
+        gallery = _encode(benchmark, encoder, queries, tell, lose)
     else:
-        gallery = _encode_into(cache, benchmark, encoder, queries, tell, say or (lambda message: None))
+        gallery = _encode_into(cache, benchmark, encoder, queries, tell, lose, note)
     evaluations = []
     for method, name, features in zip(methods, models, queries.composed, strict=True):
         if not np.isfinite(features).all():
             raise ModelError(f"The method {method.name!r} on the model {name} gives features that are not finite.")
-        ranking, subset_ranking = rank_gallery(benchmark, features, gallery)
-        evaluations.append(judge(benchmark, ranking, subset_ranking, method.name, name))
+        ranking, subset_ranking = rank_gallery(benchmark, features, gallery, lost)
+        judged = judge(benchmark, ranking, subset_ranking, method.name, name)
+        evaluations.append(_without(judged, tuple(lost)) if lost else judged)
     return evaluations
+
+
+def _without(evaluation: Evaluation, unreadable: tuple[int, ...]) -> Evaluation:
+    """The same, which says that these pictures of the gallery were not there."""
+    count = len(unreadable)
+    return replace(
+        evaluation,
+        protocol=f"{evaluation.protocol}, {count} that could not be read counted as missing",
+        gallery=evaluation.gallery - count,
+        missing=evaluation.missing + count,
+        unreadable=unreadable,
+    )
 
 
 def judge(
@@ -291,25 +316,33 @@ class _Queries:
             target[numbers] = F.normalize(total, dim=-1).cpu().numpy()
 
 
+_Lose = Callable[[int, str], None]
+"""Called with the position of a picture that cannot be read, and the reason."""
+
+
 @torch.inference_mode()
-def _encode(benchmark: Benchmark, encoder: DualEncoder, queries: _Queries, progress: Progress) -> NDArray[np.float32]:
-    """Unit-length features of the gallery (N, D); queries are composed on the way."""
+def _encode(
+    benchmark: Benchmark, encoder: DualEncoder, queries: _Queries, progress: Progress, lose: _Lose
+) -> NDArray[np.float32]:
+    """Unit-length features of the gallery (N, D), zero for a picture that is lost; queries are composed on the way."""
     paths = benchmark.gallery.paths
-    gallery = np.empty((len(paths), encoder.joint_width), dtype=np.float32)
-    start = 0
-    for pixels in _pixels(paths, encoder):
+    gallery = np.zeros((len(paths), encoder.joint_width), dtype=np.float32)
+    for positions, pixels in _pixels(paths, range(len(paths)), encoder, progress, lose):
         features = encoder.encode_pixels(pixels)
-        end = start + len(pixels)
-        gallery[start:end] = F.normalize(features.image, dim=-1).cpu().numpy()
-        queries.compose(range(start, end), features)
-        start = end
-        progress(end, len(paths))
+        gallery[positions] = F.normalize(features.image, dim=-1).cpu().numpy()
+        queries.compose(positions, features)
     return gallery
 
 
 @torch.inference_mode()
 def _encode_into(
-    cache: Path, benchmark: Benchmark, encoder: DualEncoder, queries: _Queries, progress: Progress, say: Say
+    cache: Path,
+    benchmark: Benchmark,
+    encoder: DualEncoder,
+    queries: _Queries,
+    progress: Progress,
+    lose: _Lose,
+    say: Say,
 ) -> NDArray[np.float32]:
     """The same with the gallery's features kept on disk: only what is not there is encoded, and the references."""
     paths = benchmark.gallery.paths
@@ -317,38 +350,51 @@ def _encode_into(
     # A folder for each gallery and encoder, so that one DIR serves all benchmarks and models.
     key = hashlib.sha256("\0".join([encoder.fingerprint, *source.names]).encode()).hexdigest()[:16]
     kept = compute(cache / key, encoder, source, say, local=False)
-    if kept.unreadable:
-        raise PictureError(next(iter(kept.unreadable.values())))
+    for position, reason in kept.unreadable.items():
+        lose(position, reason)
     gallery = np.empty((len(paths), encoder.joint_width), dtype=np.float32)
     for block in _blocks(range(len(paths)), _NORMALISED):
         gallery[block] = F.normalize(torch.from_numpy(np.array(kept.image[block])), dim=-1).numpy()
     # Composing takes local features, which are too large to be kept for a gallery.
-    references = queries.references
-    done = 0
-    for pixels in _pixels([paths[position] for position in references], encoder):
-        queries.compose(references[done : done + len(pixels)], encoder.encode_pixels(pixels))
-        done += len(pixels)
-        progress(done, len(references))
+    references = [position for position in queries.references if position not in kept.unreadable]
+    for positions, pixels in _pixels(paths, references, encoder, progress, lose):
+        queries.compose(positions, encoder.encode_pixels(pixels))
     return gallery
 
 
-def _pixels(paths: Sequence[Path], encoder: DualEncoder) -> Iterator[Tensor]:
-    """Batches (at most 32, 3, S, S) in order, read by threads at most one batch ahead of the encoder."""
+def _pixels(
+    paths: Sequence[Path], positions: Sequence[int], encoder: DualEncoder, progress: Progress, lose: _Lose
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Batches of pictures at these positions, in order: where they stand (B,), at most 32, and (B, 3, S, S).
 
-    def read(path: Path) -> Tensor:
-        return encoder.preprocess(open_picture(path, at_least=encoder.input_size))
+    They are read by threads, at most one batch ahead of the encoder.
+    """
 
-    remaining = iter(paths)
+    def read(position: int) -> Tensor | PictureError:
+        try:
+            return encoder.preprocess(open_picture(paths[position], at_least=encoder.input_size))
+        except PictureError as error:
+            return error
+
+    remaining, done = iter(positions), 0
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        ahead: deque[Future[Tensor]] = deque(pool.submit(read, path) for path in islice(remaining, 2 * _BATCH))
+        ahead = deque((position, pool.submit(read, position)) for position in islice(remaining, 2 * _BATCH))
         while ahead:
-            batch = [ahead.popleft().result() for _ in range(min(_BATCH, len(ahead)))]
-            ahead.extend(pool.submit(read, path) for path in islice(remaining, _BATCH))
-            yield torch.stack(batch)
+            batch = [ahead.popleft() for _ in range(min(_BATCH, len(ahead)))]
+            found = [(position, future.result()) for position, future in batch]
+            ahead.extend((position, pool.submit(read, position)) for position in islice(remaining, _BATCH))
+            for position, picture in found:
+                if isinstance(picture, PictureError):
+                    lose(position, str(picture))
+            readable = [(position, picture) for position, picture in found if isinstance(picture, Tensor)]
+            if readable:
+                yield [position for position, _ in readable], torch.stack([picture for _, picture in readable])
+            done += len(batch)
+            progress(done, len(positions))
 
 
 def rank_gallery(
-    benchmark: Benchmark, composed: NDArray[np.float32], gallery: NDArray[np.float32]
+    benchmark: Benchmark, composed: NDArray[np.float32], gallery: NDArray[np.float32], lost: Collection[int] = ()
 ) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
     """Rank the gallery for each query, and within its few pictures where the benchmark has such.
 
@@ -356,6 +402,7 @@ def rank_gallery(
         benchmark: what each query excludes, and the cuts that say how deep to rank.
         composed: (Q, D) unit-length features of the queries.
         gallery: (N, D) unit-length features of the pictures that are here; may be memory-mapped.
+        lost: the positions of those that are treated as missing, for they could not be read.
 
     Returns:
         `ranking` and `subset_ranking` as in `Evaluation`. A query whose reference is missing finds nothing.
@@ -365,14 +412,20 @@ def rank_gallery(
     ranking = np.full((len(composed), min(_depth(benchmark), places)), -1)
     subset_ranking = np.full((len(composed), max(benchmark.subset_cuts)), -1) if benchmark.subset_cuts else None
     for block in _blocks(range(len(composed)), max(1, _SCORES // max(1, count))):
-        block = [number for number in block if benchmark.queries[number].reference < count]
+        block = [
+            number
+            for number in block
+            if (reference := benchmark.queries[number].reference) < count and reference not in lost
+        ]
         queries = [benchmark.queries[number] for number in block]
         scores = composed[block] @ gallery.T  # (B, N)
         excluded = _mask([query.exclude for query in queries], places)[:, :count]
+        excluded[:, list(lost)] = True
         found = rank(scores, ranking.shape[1], excluded)
         ranking[block, : found.shape[1]] = found
         if subset_ranking is not None:
             inside = _mask([query.within or () for query in queries], places)[:, :count]
+            inside[:, list(lost)] = False
             found = rank(scores, subset_ranking.shape[1], ~inside)
             subset_ranking[block, : found.shape[1]] = found
     return ranking, subset_ranking

@@ -53,9 +53,12 @@ _COMPOSED = TrainingConfig(
     epochs=5, batch_size=32, learning_rate=1e-3, schedule="cosine", warmup_steps=50, clip_norm=1.0, average=0.998,
     # The orthogonality of vectors without negative numbers is reached soonest by constant ones: with the paper's
     # weights the attributes of `mini` lost all that differs between pictures.
-    weights=LossWeights(orthogonality=0.1, regularization_attributes=5.0, composed=2.0, composed_image=1.0),
+    weights=LossWeights(
+        contrastive=0.3, orthogonality=0.1, regularization_attributes=5.0,
+        composed=2.0, composed_image=2.0, description=2.0,
+    ),
     # Small batches make many steps; what the composed losses lack in negatives, the whole set lends them.
-    attribute_gain=6.0, dropout=0.2, negatives=1024, bfloat16=True,
+    attribute_gain=6.0, dropout=0.1, negatives=1024, bfloat16=True,
 )  # fmt: skip
 
 

@@ -11,10 +11,10 @@ from fti4cir import baselines, load
 from fti4cir.backbones.clip import ClipEncoder
 from fti4cir.datasets.base import Benchmark
 from fti4cir.description import Descriptions
-from fti4cir.errors import InputError, ModelError
+from fti4cir.errors import InputError, ModelError, PictureError
 from fti4cir.evaluation import evaluate
 from fti4cir.model import Model
-from fti4cir.report import measure, measure_descriptions, study
+from fti4cir.report import measure, measure_descriptions, study, write
 from tinyclip import build, clip_folder, encoder, random_inversion
 from tinystudy import PICTURES, benchmark
 
@@ -109,6 +109,20 @@ def test_models_of_different_encoders(made: Benchmark, model: Model, tmp_path: P
     pairs = [(baselines.create("fti4cir", one), one) for one in (model, elsewhere)]
     with pytest.raises(ModelError, match="tiny and elsewhere cannot be compared"):
         measure(made, pairs)
+
+
+def test_a_picture_that_cannot_be_read_is_shown_by_its_name(made: Benchmark, model: Model, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"")
+    spoilt = replace(made, gallery=replace(made.gallery, paths=(broken, *made.gallery.paths[1:])))
+    methods = [(baselines.create("fti4cir", model), model)]
+    with pytest.raises(PictureError, match=r"broken\.png"):
+        measure(spoilt, methods)
+    found = measure(spoilt, methods, allow_unreadable=True)
+    assert found.gallery[0] == (made.gallery.ids[0], None)
+    assert all(item.path for item in found.gallery[1:PICTURES])
+    assert found.evaluations[0].missing == 1
+    write(found, tmp_path / "report")  # which shows queries that start from it
 
 
 def test_hidden_answers(made: Benchmark, model: Model) -> None:

@@ -117,7 +117,7 @@ def evaluate(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of that draw.")] = 0,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Go on without pictures that are not there.")
+        bool, typer.Option("--allow-missing", help="Go on without pictures that are not there or cannot be read.")
     ] = False,
     submission: Annotated[
         Path | None,
@@ -241,9 +241,9 @@ def evaluate(
             if report is None:
                 alone = [one for one, _ in methods]
                 called = [one.name for _, one in methods]
-                each.append(evaluate_(part, methods[0][1].encoder, alone, called, progress, cache, note))
+                each.append(evaluate_(part, methods[0][1].encoder, alone, called, progress, cache, note, allow_missing))
                 continue
-            study = measure(part, methods, progress=progress, cache=cache, say=note)
+            study = measure(part, methods, progress=progress, cache=cache, say=note, allow_unreadable=allow_missing)
         each.append(list(study.evaluations))
         # Parts have a gallery each, and so a page each.
         folder = report if len(parts) == 1 else report / part.name.removeprefix(f"{benchmark}-")

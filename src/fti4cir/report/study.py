@@ -89,8 +89,12 @@ def study(benchmark: Benchmark, evaluations: Sequence[Evaluation]) -> Study:
             f"The answers of {benchmark.name}, {benchmark.split}, are known to its server only, so there is nothing "
             "to report; leave --report out."
         )
+    unreadable = set(evaluations[0].unreadable) if evaluations else set()
     pictures = [
-        *map(Item, benchmark.gallery.ids, benchmark.gallery.paths),
+        *(
+            Item(name, None if position in unreadable else path)
+            for position, (name, path) in enumerate(zip(benchmark.gallery.ids, benchmark.gallery.paths, strict=True))
+        ),
         *(Item(name, None) for name in benchmark.gallery.missing),
     ]
     questions = tuple(
@@ -111,6 +115,7 @@ def measure(
     progress: Progress | None = None,
     cache: Path | None = None,
     say: Say | None = None,
+    allow_unreadable: bool = False,
 ) -> Study:
     """`evaluation.evaluate`, and in the same pass over the pictures what else a report shows.
 
@@ -122,12 +127,13 @@ def measure(
         progress: as there.
         cache: as there.
         say: as there.
+        allow_unreadable: as there.
 
     Raises:
         InputError: if the benchmark's answers are not known here.
         ModelError: if the models' encoders differ; the others as `evaluate` does.
     """
-    base = study(benchmark, ())  # now, not after hours
+    study(benchmark, ())  # an error now, not after hours
     models = [model for _, model in methods]
     require_one_encoder(models)
     makers = [place for place, (method, model) in enumerate(methods) if _makes_attributes(method.name, model)]
@@ -143,16 +149,17 @@ def measure(
             progress,
             cache,
             say,
+            allow_unreadable,
         )
     evaluations, limited = found[: len(methods)], found[len(methods) :]
+    base = study(benchmark, evaluations)
     if maker is None:
-        return replace(base, evaluations=tuple(evaluations))
+        return base
 
     config = maker.require_inversion().config
     whole = evaluations[makers[0]]
     return replace(
         base,
-        evaluations=tuple(evaluations),
         words=Words(
             whole,
             _joined(counts),
