@@ -119,6 +119,8 @@ def test_missing_pictures(shop: Path, model: Path, capsys: pytest.CaptureFixture
         (["--method", "caption", "--captions", "gone.csv"], "Cannot read the captions gone.csv"),
         (["--model", "mini"], "and mini cannot be compared in one pass"),
         (["--image-weight", "2", "--method", "sum"], "from 0 to 1"),
+        (["--image-weight", "0.4", "--method", "image"], "for the method sum only"),
+        (["--seed", "4"], "give --limit"),
         (["--change", "size"], "no column 'size'"),
         (["--split", "val"], "no splits"),
         (["--model", "gone"], "There is no model 'gone'"),

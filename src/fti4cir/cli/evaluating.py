@@ -15,6 +15,7 @@ from .terminal import JsonOption, note, print_json, progress_bar
 
 if TYPE_CHECKING:
     from ..averaging import Average
+    from ..baselines.base import Method
     from ..datasets.base import Benchmark
     from ..evaluation import Evaluation
     from ..model import Model
@@ -63,7 +64,10 @@ def evaluate(
         ),
     ] = None,
     model: ModelsOption = None,
-    image_weight: Annotated[float, typer.Option(help="The picture's share in the method sum, 0 to 1.")] = 0.5,
+    image_weight: Annotated[
+        float | None,
+        typer.Option(metavar="FLOAT", help="The picture's share in the method sum, 0 to 1.", show_default="0.5"),
+    ] = None,
     captions: Annotated[
         Path | None,
         typer.Option(
@@ -115,7 +119,7 @@ def evaluate(
     limit: Annotated[
         int | None, typer.Option(min=1, help="At most so many queries, drawn evenly.", show_default="all")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of that draw.")] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of that draw.", show_default="0")] = None,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Go on without pictures that are not there or cannot be read.")
     ] = False,
@@ -160,14 +164,15 @@ def evaluate(
         others = {
             "--method": method, "--model": model, "--captions": captions, "--gallery": gallery, "--category": category,
             "--table": table, "--id": id_column, "--change": change, "--keep": keep, "--template": template,
-            "--limit": limit, "--submission": submission, "--cache": cache, "--report": report,
+            "--image-weight": image_weight, "--limit": limit, "--seed": seed, "--submission": submission,
+            "--cache": cache, "--report": report,
         }  # fmt: skip
         if given := [name for name, value in others.items() if value is not None]:
             raise InputError(f"--predictions takes a whole file as it is; leave {' and '.join(given)} out.")
         _evaluate_file(benchmark, root, split or "val", predictions, as_json)
         return
     from ..datasets import attributes, published
-    from ..submission import FORMS, plan, require_server, write
+    from ..submission import require_server, write
 
     names = list(dict.fromkeys(name for given in method or [] for name in _listed(given)))
     if submission is not None:
@@ -179,6 +184,11 @@ def evaluate(
             )
     if captions is not None and "caption" not in names:
         raise InputError("--captions is for the method caption only; give --method caption, or leave it out.")
+    if image_weight is not None and "sum" not in names:
+        raise InputError("--image-weight is for the method sum only; give --method sum, or leave it out.")
+    if seed is not None and limit is None:
+        raise InputError("--seed is of the draw that --limit makes; give --limit, or leave it out.")
+    seed = seed or 0
     if report is not None and report.exists() and not report.is_dir():
         raise InputError(f"The report is a folder, but {report} is a file; give another --report.")
     models = model or [DEFAULT_MODEL]
@@ -216,6 +226,31 @@ def evaluate(
         )
         if limit is not None:
             parts = [part.sample(limit, seed) for part in parts]
+    _require_scorable(parts, root, submission)
+
+    from ..averaging import average
+    from ..baselines import Captions, create
+
+    described = Captions(root, captions) if captions is not None else None
+    weight = 0.5 if image_weight is None else image_weight
+    methods = [(create(name, one, weight, described), one) for name, one in _assigned(names, models)]
+    each = _measured(benchmark, parts, methods, cache, report, allow_missing)
+    if submission is not None:
+        for file in write(parts[0], each[0][0].ranking, each[0][0].subset_ranking, submission):
+            note(f"written: {file}")
+    evaluations: Sequence[Evaluation | Average]
+    evaluations = each[0] if len(each) == 1 else [average(benchmark, one) for one in zip(*each, strict=True)]
+    if as_json:
+        compared_by = parts[0].compared_by
+        print_json(evaluations[0].to_json() if len(evaluations) == 1 else _compared(evaluations, compared_by))
+    else:
+        _print_evaluations(evaluations, parts[0].compared_by)
+
+
+def _require_scorable(parts: Sequence[Benchmark], root: Path, submission: Path | None) -> None:
+    """InputError if there is nothing to search, or nothing could come of it."""
+    from ..submission import FORMS, plan
+
     for part in parts:
         if not len(part.gallery):
             raise InputError(f"None of the pictures of {part.name} is under {root}; fti4cir verify says what it needs.")
@@ -227,15 +262,21 @@ def evaluate(
                 f"The answers of {part.name}, split {part.split}, are hidden: it cannot be scored here{hint}."
             )
 
-    from ..averaging import average
-    from ..baselines import Captions, create
+
+def _measured(
+    benchmark: str,
+    parts: Sequence[Benchmark],
+    methods: Sequence[tuple[Method, Model]],
+    cache: Path | None,
+    report: Path | None,
+    allow_missing: bool,
+) -> list[list[Evaluation]]:
+    """For each part the evaluations of all methods; where a report is asked for, its pages are written."""
     from ..evaluation import evaluate as evaluate_
     from ..report import measure
     from ..report import write as write_report
 
-    described = Captions(root, captions) if captions is not None else None
-    methods = [(create(name, one, image_weight, described), one) for name, one in _assigned(names, models)]
-    each = []  # of the parts, the evaluations of all methods
+    each = []
     for part in parts:
         with progress_bar("encoding") as progress:
             if report is None:
@@ -248,16 +289,7 @@ def evaluate(
         # Parts have a gallery each, and so a page each.
         folder = report if len(parts) == 1 else report / part.name.removeprefix(f"{benchmark}-")
         note(f"written: {write_report(study, folder)}")
-    if submission is not None:
-        for file in write(parts[0], each[0][0].ranking, each[0][0].subset_ranking, submission):
-            note(f"written: {file}")
-    evaluations: Sequence[Evaluation | Average]
-    evaluations = each[0] if len(each) == 1 else [average(benchmark, one) for one in zip(*each, strict=True)]
-    if as_json:
-        compared_by = parts[0].compared_by
-        print_json(evaluations[0].to_json() if len(evaluations) == 1 else _compared(evaluations, compared_by))
-    else:
-        _print_evaluations(evaluations, parts[0].compared_by)
+    return each
 
 
 def _evaluate_descriptions(
