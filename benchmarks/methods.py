@@ -57,6 +57,7 @@ TASKS = {
     "domain": ("art", "domain", ["class"], "as a {value}"),
     "sketch": ("art", "domain", ["class"], "as a {value}"),
 }
+BASELINES = ("image", "text", "sum", "caption", "pic2word", "searle-oti", "searle", "lincir")
 WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 SEEDS = (0, 1, 2)
 
@@ -356,6 +357,40 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def margins(report: dict[str, Any], ours: str) -> str:
+    """What `ours` is better by than the best baseline of each task, as Markdown."""
+    lines = ["| task | best baseline | " + ours + " | more | difference (95 %) |", "|---|---|---|--:|---|"]
+    for task, entry in report.items():
+        methods = entry["methods"]
+        known = [name for name in BASELINES if name in methods]
+        best = max(known, key=lambda name: float(methods[name]["mean"]))
+        theirs, own = methods[best]["mean"], methods[ours]["mean"]
+        lines.append(
+            f"| {task} | {best} {100 * theirs:.1f} | {100 * own:.1f} | {100 * (own / theirs - 1):+.0f} % | "
+            f"{_points(methods[best])} |"
+        )
+    return "\n".join(lines)
+
+
+def worth(report: dict[str, Any], ours: str) -> str:
+    """What each part of `ours` is worth: the points that it is better by than what lacks the part, as Markdown."""
+    names = list(dict.fromkeys(name for entry in report.values() for name in entry["methods"]))
+    lines = ["| | seeds | " + " | ".join(report) + " |", "|---|--:|" + "--:|" * len(report)]
+    for name in names:
+        if name in BASELINES or name == ours:
+            continue
+        found = [entry["methods"].get(name) for entry in report.values()]
+        seeds = max(len(figures["seeds"]) for figures in found if figures)
+        lines.append(f"| {name} | {seeds} | " + " | ".join(_points(one) if one else "" for one in found) + " |")
+    return "\n".join(lines)
+
+
+def _points(figures: dict[str, Any]) -> str:
+    difference = figures["ours is better by"]
+    low, high = difference["interval"]
+    return f"{100 * difference['mean']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stage", choices=["train", "measure", "table"])
@@ -377,7 +412,8 @@ def main() -> None:
             options.data, options.work, options.models, options.part, options.limit, options.task, options.ours
         ), indent=1))  # fmt: skip
     else:
-        print(table(json.loads(options.results.read_text(encoding="utf-8"))))
+        report = json.loads(options.results.read_text(encoding="utf-8"))
+        print(table(report), margins(report, options.ours), worth(report, options.ours), sep="\n\n")
 
 
 if __name__ == "__main__":
