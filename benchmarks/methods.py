@@ -8,7 +8,8 @@
 MODELS holds a folder a trained model, NAME_sSEED. The figures of a NAME are means over its seeds; the interval is a
 bootstrap over the queries of that mean, and every comparison is paired by query. The held-out pictures ask in two
 parts: recipes are chosen on `--part validation`, a quarter, and published figures are those of `--part test`. The
-weight of the sum is the best of a grid on pictures that were trained on; for captions, on the part `validation`.
+weight of the sum is the best of a grid on pictures that were trained on; for captions, on the part `validation`, where
+those are the very queries that are scored.
 """
 
 from __future__ import annotations
@@ -362,7 +363,8 @@ def margins(report: dict[str, Any], ours: str) -> str:
     lines = ["| task | best baseline | " + ours + " | more | difference (95 %) |", "|---|---|---|--:|---|"]
     for task, entry in report.items():
         methods = entry["methods"]
-        known = [name for name in BASELINES if name in methods]
+        # The picture's own feature composes nothing, and for descriptions it is what words can hope to come near to.
+        known = [name for name in BASELINES if name in methods and name != "image"]
         best = max(known, key=lambda name: float(methods[name]["mean"]))
         theirs, own = methods[best]["mean"], methods[ours]["mean"]
         lines.append(
@@ -373,7 +375,7 @@ def margins(report: dict[str, Any], ours: str) -> str:
 
 
 def worth(report: dict[str, Any], ours: str) -> str:
-    """What each part of `ours` is worth: the points that it is better by than what lacks the part, as Markdown."""
+    """The points that `ours` is better by than its variants, most of which lack a part of it, as Markdown."""
     names = list(dict.fromkeys(name for entry in report.values() for name in entry["methods"]))
     lines = ["| | seeds | " + " | ".join(report) + " |", "|---|--:|" + "--:|" * len(report)]
     for name in names:

@@ -92,6 +92,25 @@ def test_a_sample_of_the_queries(shop: Path, model: Path, capsys: pytest.Capture
     assert told["protocol"].endswith("at most 5 queries drawn with seed 3")
 
 
+def test_a_picture_that_cannot_be_read(
+    shop: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = shop / "shirt" / "Red 0.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(b"<html>")
+    try:
+        assert evaluate(shop, "--model", model) == 1
+        assert "--allow-missing" in one_error_line(capsys)
+        for more in ([], ["--report", tmp_path]):
+            assert evaluate(shop, "--model", model, "--allow-missing", "--json", *more) == 0
+            out, err = capsys.readouterr()
+            told = json.loads(out)
+            assert (told["gallery"], told["missing"]) == (11, 1)
+            assert "counted as missing" in err
+    finally:
+        broken.write_bytes(whole)
+
+
 def test_missing_pictures(shop: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     moved = (shop / "shirt" / "Red 0.png").rename(shop / "elsewhere.png")
     try:

@@ -256,15 +256,27 @@ def test_too_few_pictures_are_told_beforehand(tmp_path):
         tmp_path / "x.json",
         tmp_path / "x_subset.json",
     )
-    with pytest.raises(InputError, match="too many pictures are missing for query 100; fti4cir verify cirr"):
+    with pytest.raises(
+        InputError, match="too many pictures are missing or unreadable for query 100; fti4cir verify cirr"
+    ):
         submission.plan(lacking(benchmark, 50), tmp_path / "x.json")  # of which one is the reference
+
+
+def test_pictures_that_turned_out_to_be_unreadable_are_not_there(tmp_path):
+    benchmark = lacking(made_up("cirr"), 52)
+    first = benchmark.queries[0]
+    spare, *_ = {50, 51} - {first.reference, *first.within}
+    assert submission.plan(benchmark, tmp_path / "x.json", (spare,))
+    for lost in ((first.reference,), (50, 51)):
+        with pytest.raises(InputError, match="missing or unreadable for query 100"):
+            submission.plan(benchmark, tmp_path / "x.json", lost)
 
 
 @pytest.mark.parametrize("lost", [{"reference": 59}, {"within": (1, 2, 57, 58, 59)}])
 def test_pictures_that_a_query_needs_are_told_beforehand(tmp_path, lost):
     benchmark = made_up("cirr")
     queries = (*benchmark.queries[:2], replace(benchmark.queries[2], **lost), benchmark.queries[3])
-    with pytest.raises(InputError, match="too many pictures are missing for query 106"):
+    with pytest.raises(InputError, match="too many pictures are missing or unreadable for query 106"):
         submission.plan(lacking(replace(benchmark, queries=queries), 57), tmp_path / "x.json")
 
 

@@ -570,6 +570,17 @@ def test_a_description_is_told_from_other_pictures_captions(encoder: ClipEncoder
     torch.testing.assert_close(batch.described.choice.others[drawn], own, rtol=1e-5, atol=1e-5)
 
 
+def test_no_caption_of_the_same_picture_is_wrong_for_a_description(encoder: ClipEncoder, tmp_path: Path) -> None:
+    two = [[caption, SplitCaption(f"{caption.subject}s", caption.attribute)] for (caption,) in EIGHT]
+    run = a_run(two, encoder, tmp_path, negatives=8, weights=LossWeights(description=1.0))
+    for step in range(4):
+        described = run.batch(step).described
+        assert described is not None
+        # All eight pictures are drawn, with either of their captions: each row knows its own picture's.
+        assert described.choice.same[:, 8:].sum(dim=1).tolist() == [1] * 8
+        assert torch.equal(described.choice.same[:, :8], torch.eye(8, dtype=torch.bool))
+
+
 def test_real_features_are_the_captions_own(encoder: ClipEncoder, tmp_path: Path) -> None:
     run = a_run([[caption] for caption in SHIRTS.values()], encoder, tmp_path)
     batch = run.make_batch(run.training, [2, 0], random.Random(0))

@@ -145,7 +145,7 @@ def evaluate(
         One evaluation a method, in the order of the methods.
 
     Raises:
-        PictureError: if a picture of the gallery cannot be read; none is dropped silently.
+        PictureError: if a picture of the gallery cannot be read, unless `allow_unreadable`; none is dropped silently.
         ModelError: if a feature is not a finite number.
         CacheError: if the cache cannot be written or is damaged.
     """
@@ -170,7 +170,7 @@ def evaluate(
             raise ModelError(f"The method {method.name!r} on the model {name} gives features that are not finite.")
         ranking, subset_ranking = rank_gallery(benchmark, features, gallery, lost)
         judged = judge(benchmark, ranking, subset_ranking, method.name, name)
-        evaluations.append(_without(judged, tuple(lost)) if lost else judged)
+        evaluations.append(_without(judged, tuple(sorted(lost))) if lost else judged)
     return evaluations
 
 

@@ -60,7 +60,7 @@ def regularization(pseudo: Tensor, real: Tensor) -> Tensor:
 def composed(
     query: Tensor, target: Tensor, others: Tensor, same: Tensor | None = None, temperature: float = 0.07
 ) -> Tensor:
-    """Contrastive loss of composed queries against what they should find; not of the paper, but ours.
+    """Contrastive loss of sentences with pseudo-words against what they should find; not of the paper, but ours.
 
     The query "[pseudo-words of picture i] but {modification i}" has target i as its positive: the edited
     caption's text feature, or the image feature of a picture that this caption describes. Negatives are the
@@ -96,8 +96,8 @@ class LossWeights:
 
     `composed` is the composed loss against edited captions, `composed_image` the one against pictures that carry
     such a caption word for word. The latter only learns from captions that many pictures share, such as those
-    written from a catalogue's table. `description` is the same loss for a sentence without a modification, against the
-    picture's own caption. `masked` is LinCIR's loss, `distillation` SEARLE's.
+    written from a catalogue's table. `description` is the loss of `composed` for a sentence without a modification,
+    against the picture's own caption. `masked` is LinCIR's loss, `distillation` SEARLE's.
     """
 
     contrastive: float = 1.0

@@ -51,7 +51,7 @@ class TrainingConfig:
     temperature: float = 0.20
     """Of the contrastive loss."""
     composed_temperature: float = 0.07
-    """Of the composed loss."""
+    """Of the composed losses and of the description loss."""
 
     # -- the network, as in `InversionConfig`
     num_latent: int = 24
@@ -74,8 +74,8 @@ class TrainingConfig:
     """Share of the edited captions in which a word of a list (a colour, a kind, a place) is exchanged where there is
     one; in the others a whole part, for that of another caption, which needs no lists."""
     negatives: int = 0
-    """Pictures and captions of the whole set, drawn for each step, which a composed sentence has to be told from, too.
-    Their features are known already, so that thousands cost next to nothing."""
+    """Pictures and captions of the whole set, drawn for each step, from which the composed losses and the description
+    loss have sentences told, too. Their features are known already, so that thousands cost next to nothing."""
     alike: int = 1
     """Pictures that look alike come into a batch together in groups of so many: hard negatives."""
     inversion_steps: int = 60

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -80,10 +80,15 @@ def require_server(benchmark: str, option: str) -> tuple[Form, ...]:
     return FORMS[benchmark]
 
 
-def plan(benchmark: Benchmark, path: str | os.PathLike[str]) -> tuple[Path, ...]:
+def plan(benchmark: Benchmark, path: str | os.PathLike[str], lost: Collection[int] = ()) -> tuple[Path, ...]:
     """The files that `write` would write, if it can: to be called before hours of work, not after.
 
     The first is `path`; where the server takes a second one, its name is the same with `_subset` before the extension.
+
+    Args:
+        benchmark: all queries of a split.
+        path: the file.
+        lost: the positions of pictures of the gallery that turned out to be unreadable.
 
     Raises:
         InputError: if no server takes submissions to this benchmark, pictures without which a query has too few
@@ -97,16 +102,20 @@ def plan(benchmark: Benchmark, path: str | os.PathLike[str]) -> tuple[Path, ...]
         raise InputError(
             f"The submission {path} cannot be written, for there is no folder {path.parent}; make it first."
         )
-    here = len(benchmark.gallery)
+    count = len(benchmark.gallery)
+
+    def here(position: int) -> bool:
+        return position < count and position not in lost
+
     for query_id, query in zip(benchmark.query_ids, benchmark.queries, strict=True):
         left = {
-            False: here - sum(position < here for position in query.exclude),
-            True: sum(position < here for position in query.within or ()),
+            False: count - len(lost) - sum(map(here, query.exclude)),
+            True: sum(map(here, query.within or ())),
         }
-        if query.reference >= here or any(left[form.within] < form.count for form in forms):
+        if not here(query.reference) or any(left[form.within] < form.count for form in forms):
             raise InputError(
-                f"No submission to {benchmark.name} {benchmark.split} can be made: too many pictures are missing for "
-                f"query {query_id}; fti4cir verify {benchmark.name} says which."
+                f"No submission to {benchmark.name} {benchmark.split} can be made: too many pictures are missing or "
+                f"unreadable for query {query_id}; fti4cir verify {benchmark.name} says which."
             )
     return tuple(path if number == 0 else path.with_stem(f"{path.stem}_subset") for number in range(len(forms)))
 

@@ -85,8 +85,8 @@ PRESETS: dict[str, TrainingConfig] = {
     **{f"composed-{name}": config for name, config in _without(_COMPOSED).items()},
     **{name: learner.preset for name, learner in baselines.LEARNED.items() if name != "fti4cir"},
 }
-"""`paper`: the release's recipe. `composed`: ours, with the composed loss, for small encoders and few pictures. Each
-also with one part taken away, as `paper-no-selection`; and the other methods' own, by the method's name."""
+"""`paper`: the release's recipe. `composed`: ours, with composed and description losses, for small encoders and few
+pictures. Each also with one part taken away, as `paper-no-selection`. And the other methods' own, by their names."""
 
 
 def preset(name: str, **changes: Any) -> TrainingConfig:
@@ -379,8 +379,7 @@ class _Run:
                 if weights.composed:
                     batch = replace(batch, choice=self.choose(batch.edited, [*own, *drawn]))
                 if weights.description:
-                    captions = self.tensor(self.plain.take(own))
-                    batch = replace(batch, described=Described(captions, self.choose(own, drawn)))
+                    batch = replace(batch, described=self.describe_own(batch, more, drawn))
             if weights.composed_image:
                 batch = replace(batch, found=self.find(batch, more, random_))
         return batch
@@ -431,6 +430,18 @@ class _Run:
         """
         assert self.plain is not None
         return Choice(self.tensor(self.plain.take(others)), self.tensor(_equal(wanted, [*wanted, *others])))
+
+    def describe_own(self, batch: Batch, more: Sequence[int], drawn: Sequence[str]) -> Described:
+        """A batch's own captions, to be told from those drawn of `more` pictures.
+
+        Another caption of the same picture is as right as its own.
+        """
+        assert self.plain is not None
+        own = list(map(str, batch.captions))
+        choice = self.choose(own, drawn)
+        others = self.tensor(np.equal.outer(batch.rows, more))  # (B, N)
+        same = choice.same | F.pad(others, (len(own), 0))
+        return Described(self.tensor(self.plain.take(own)), replace(choice, same=same))
 
     def find(self, batch: Batch, more: Sequence[int], random_: random.Random) -> Found | None:
         """Pictures that carry the edited captions, drawn among all that do; None if there are fewer than two.

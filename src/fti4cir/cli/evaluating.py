@@ -121,7 +121,11 @@ def evaluate(
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of that draw.", show_default="0")] = None,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Go on without pictures that are not there or cannot be read.")
+        bool,
+        typer.Option(
+            "--allow-missing",
+            help="Go on without pictures that are not there or, but for descriptions, cannot be read.",
+        ),
     ] = False,
     submission: Annotated[
         Path | None,
@@ -172,7 +176,7 @@ def evaluate(
         _evaluate_file(benchmark, root, split or "val", predictions, as_json)
         return
     from ..datasets import attributes, published
-    from ..submission import require_server, write
+    from ..submission import plan, require_server, write
 
     names = list(dict.fromkeys(name for given in method or [] for name in _listed(given)))
     if submission is not None:
@@ -236,6 +240,7 @@ def evaluate(
     methods = [(create(name, one, weight, described), one) for name, one in _assigned(names, models)]
     each = _measured(benchmark, parts, methods, cache, report, allow_missing)
     if submission is not None:
+        plan(parts[0], submission, each[0][0].unreadable)
         for file in write(parts[0], each[0][0].ranking, each[0][0].subset_ranking, submission):
             note(f"written: {file}")
     evaluations: Sequence[Evaluation | Average]
