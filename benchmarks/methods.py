@@ -64,8 +64,8 @@ SEEDS = (0, 1, 2)
 
 _LOSSES = training.preset("composed").weights
 # name: preset, changes. One pass over the pictures with our presets; what costs less a step gets as much time. The
-# learning rates of pic2word and lincir are the best of 1e-4, 3e-4 and 1e-3 on the part `validation`, as ours is; for
-# searle 1e-3 is no better than its own 1e-4.
+# learning rates of pic2word and lincir are the best of 1e-4, 3e-4 and 1e-3 on the part `validation`; for searle 1e-3 is
+# no better than its own 1e-4.
 JOBS: dict[str, tuple[str, dict[str, Any]]] = {
     "fti4cir": ("composed", {"epochs": 1}),
     "fti4cir, paper": ("paper", {"epochs": 2, "bfloat16": True}),
@@ -112,9 +112,9 @@ def load_task(work: Path, part: str, task: str, limit: int) -> Benchmark:
     The two other parts, `validation` and `test`, share a gallery, but no query's picture.
     """
     table, change, keep, template = TASKS[task]
-    folder = "train" if part == "train" else "held_out"
-    root = work / ("pictures" if part == "train" else "held_out")
-    whole = attributes.load(root, work / f"{folder}_{table}.csv", "path", change, keep, template)
+    folder, prefix = ("pictures", "train") if part == "train" else ("held_out", "held_out")
+    root = work / folder
+    whole = attributes.load(root, work / f"{prefix}_{table}.csv", "path", change, keep, template)
     names = [path.relative_to(root).as_posix() for path in whole.gallery.paths]
     chosen = [
         number

@@ -102,6 +102,21 @@ def test_submission_to_circo(circo: Path, model: Path, tmp_path: Path, capsys: p
     assert all(len(found) == 50 and all(type(one) is int for one in found) for found in content.values())
 
 
+def test_a_submission_that_needs_an_unreadable_picture(
+    circo: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = circo / "unlabeled2017" / "000000000016.jpg"  # the second query's reference
+    whole = broken.read_bytes()
+    broken.write_bytes(b"<html>")
+    try:
+        more = ["--split", "test", "--model", model, "--allow-missing", "--submission", tmp_path / "ours.json"]
+        assert evaluate("circo", circo, *more) == 1
+        assert "too many pictures are missing or unreadable for query 1;" in capsys.readouterr().err
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        broken.write_bytes(whole)
+
+
 @pytest.mark.parametrize("name", ["cirr", "circo"])
 def test_a_file_scores_as_the_run_that_wrote_it(
     cirr: Path, circo: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str

@@ -125,6 +125,7 @@ def write(
     ranking: NDArray[np.int64],
     subset_ranking: NDArray[np.int64] | None,
     path: str | os.PathLike[str],
+    lost: Collection[int] = (),
 ) -> tuple[Path, ...]:
     """Write a submission; all of its files or none, and each at one go.
 
@@ -133,6 +134,7 @@ def write(
         ranking: (Q, depth) positions in the gallery, best first, as in `evaluation.Evaluation`.
         subset_ranking: (Q, depth) the same within each query's group, where the benchmark has such.
         path: the file; see `plan` for the name of a second one.
+        lost: as in `plan`.
 
     Returns:
         The files.
@@ -140,7 +142,7 @@ def write(
     Raises:
         InputError: if the server would refuse a file, or one cannot be written.
     """
-    paths = plan(benchmark, path)
+    paths = plan(benchmark, path, lost)
     names = (*benchmark.gallery.ids, *benchmark.gallery.missing)
     texts = []
     for form, file in zip(require_server(benchmark.name, "--submission"), paths, strict=True):

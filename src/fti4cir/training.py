@@ -374,10 +374,9 @@ class _Run:
             random_ = random.Random(f"{self.config.seed} {step} more")
             more = random_.sample(self.training, min(self.config.negatives, len(self.training)))
             if self.plain is not None:
-                own = list(map(str, batch.captions))
                 drawn = [str(random_.choice(self.captions[row])) for row in more]
                 if weights.composed:
-                    batch = replace(batch, choice=self.choose(batch.edited, [*own, *drawn]))
+                    batch = replace(batch, choice=self.choose(batch.edited, [*map(str, batch.captions), *drawn]))
                 if weights.description:
                     batch = replace(batch, described=self.describe_own(batch, more, drawn))
             if weights.composed_image:

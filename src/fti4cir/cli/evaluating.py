@@ -176,7 +176,7 @@ def evaluate(
         _evaluate_file(benchmark, root, split or "val", predictions, as_json)
         return
     from ..datasets import attributes, published
-    from ..submission import plan, require_server, write
+    from ..submission import require_server, write
 
     names = list(dict.fromkeys(name for given in method or [] for name in _listed(given)))
     if submission is not None:
@@ -240,8 +240,8 @@ def evaluate(
     methods = [(create(name, one, weight, described), one) for name, one in _assigned(names, models)]
     each = _measured(benchmark, parts, methods, cache, report, allow_missing)
     if submission is not None:
-        plan(parts[0], submission, each[0][0].unreadable)
-        for file in write(parts[0], each[0][0].ranking, each[0][0].subset_ranking, submission):
+        first = each[0][0]
+        for file in write(parts[0], first.ranking, first.subset_ranking, submission, first.unreadable):
             note(f"written: {file}")
     evaluations: Sequence[Evaluation | Average]
     evaluations = each[0] if len(each) == 1 else [average(benchmark, one) for one in zip(*each, strict=True)]
