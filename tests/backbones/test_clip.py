@@ -101,6 +101,63 @@ def test_tokenize_takes_any_length_silently(encoder: ClipEncoder) -> None:
         assert len(encoder.tokenize("red dog " * 200)) == 400
 
 
+# Texts as people type and paste them, and the ids that OpenAI's own tokeniser gives them.
+OPENAI_IDS = [
+    ("it\u2019s red", [585, 568, 736]),
+    ("IT\u2019S  RED ", [585, 568, 736]),
+    ("red &amp; blue", [736, 261, 1746]),
+    ("red &amp;amp; blue", [736, 261, 1746]),
+    ("&lt;b&gt;red&lt;/b&gt;", [283, 321, 285, 736, 34308, 321, 285]),
+    ("\uff32\uff25\uff24\u3000\uff24\uff4f\uff47", [736, 1929]),  # full width
+    ("\ufb02ower o\ufb03ce", [4055, 2171]),  # ligatures
+    ("\u201cred\u201d \u2018dog\u2019\u2026", [257, 736, 257, 1896, 8555, 42120]),
+    ("caf\u00e9", [15304]),
+    ("cafe\u0301", [15304]),
+    ("sch\u00c3\u00b6n", [844, 7255, 333]),  # UTF-8 that was read as Latin-1
+    ("\U0001f415 dog", [41069, 1929]),
+    ("a\x00 red\x07 dog", [320, 736, 1929]),
+    ("\x1b[31mred\x1b[0m dog", [736, 1929]),
+    ("red\n\tdog", [736, 1929]),
+    ("\u03a3\u0391\u03a3", [139, 225, 138, 109, 139, 480]),  # another sigma at the end
+    ("\u7d05\u3044\u72ac", [163, 112, 227, 33523, 163, 232, 361]),
+    ("\u0939\u093f\u0928\u094d\u0926\u0940", [29446, 26721, 26090, 19389, 29552, 25751]),
+    ("don't 've 12\u00bd!'s", [847, 713, 1200, 272, 273, 33613, 13222, 338]),
+    ("\ud800 red", [39802, 736]),  # half a character
+]
+REAL_VOCABULARY = Path(__file__).parents[3] / "shared" / "reference" / "clip-tiny"
+
+
+@pytest.fixture(scope="module")
+def real_vocabulary() -> ClipEncoder:
+    if not REAL_VOCABULARY.is_dir():
+        pytest.skip(f"CLIP's vocabulary is not at {REAL_VOCABULARY}")
+    loaded = load(REAL_VOCABULARY, device="cpu").encoder
+    assert isinstance(loaded, ClipEncoder)
+    return loaded
+
+
+@pytest.mark.parametrize(("text", "ids"), OPENAI_IDS, ids=[ascii(text) for text, _ in OPENAI_IDS])
+def test_tokens_are_those_of_openais_clip(real_vocabulary: ClipEncoder, text: str, ids: list[int]) -> None:
+    assert real_vocabulary.tokenize(text) == ids
+
+
+@pytest.mark.parametrize(
+    ("typed", "plain"),
+    [
+        ("it\u2019s red", "it's red"),
+        ("red &amp; black", "red & black"),
+        ("red &amp;amp; black", "red & black"),
+        ("\uff32\uff25\uff24\u3000dog", "red dog"),
+        ("o\ufb03ce", "office"),
+        ("cafe\u0301", "caf\u00e9"),
+        ("\u00c3\u00a9", "\u00e9"),
+        (" Red\n\tdog\x00 ", "red dog"),
+        ("\u03a3\u0391\u03a3", "\u03c3\u03b1\u03c2"),
+    ],
+)
+def test_texts_are_cleaned(encoder: ClipEncoder, typed: str, plain: str) -> None:
+    assert encoder.tokenize(typed) == encoder.tokenize(plain)
+
 def test_words(encoder: ClipEncoder) -> None:
     (dog,) = encoder.tokenize("dog")
     assert encoder.word_of(dog) == "dog"

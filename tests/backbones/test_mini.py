@@ -82,6 +82,29 @@ def test_special_tokens_that_a_user_types_are_text(mini: MiniEncoder) -> None:
     assert not {101, 102, 0} & set(mini.tokenize("[CLS] a [SEP] b [PAD]"))
 
 
+@pytest.mark.parametrize(
+    ("typed", "plain"),
+    [
+        ("it\u2019s red", "it's red"),
+        ("red &amp; blue", "red & blue"),
+        ("\uff32\uff25\uff24", "red"),
+        ("\ufb01ne o\ufb03ce", "fine office"),
+        ("half \ud800", "half \ufffd"),
+    ],
+)
+def test_texts_are_cleaned(mini: MiniEncoder, typed: str, plain: str) -> None:
+    assert mini.tokenize(typed) == mini.tokenize(plain)
+
+
+def test_plain_captions_keep_the_tokens_of_its_training(mini: MiniEncoder) -> None:
+    """The weights were trained on texts that were not cleaned."""
+    for text in (
+        "A black dog's bowl , on the grass .",
+        'a "do not enter" sign & two t-shirts (red/blue)',
+        "Un café noir; don't walk!",
+    ):
+        assert mini.tokenize(text) == mini.tokenizer.encode(text, add_special_tokens=False).ids
+
 def test_words_are_whole_words(mini: MiniEncoder) -> None:
     [dog] = mini.tokenize("dog")
     assert mini.word_of(dog) == "dog"

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from ..preprocess import square
 from .base import VisionFeatures
 from .packed import Packing
+from .text import clean
 
 
 class ClipEncoder:
@@ -60,9 +61,9 @@ class ClipEncoder:
         return VisionFeatures(image.float(), output.last_hidden_state.float())
 
     def tokenize(self, text: str) -> list[int]:
-        """Token ids without start and end; text that spells a special token stays text."""
+        """Token ids without start and end, cleaned as by OpenAI's CLIP; text that spells a special token stays text."""
         ids: list[int] = self.tokenizer(
-            text, add_special_tokens=False, split_special_tokens=True, verbose=False
+            clean(text), add_special_tokens=False, split_special_tokens=True, verbose=False
         ).input_ids
         return ids
 

@@ -24,6 +24,7 @@ from ..errors import ModelError
 from ..preprocess import square
 from .base import VisionFeatures
 from .packed import Packing
+from .text import clean
 
 FOLDER = Path(__file__).parent.parent / "weights" / "mini"
 JOINT_WIDTH, VISION_WIDTH, TOKEN_WIDTH = 256, 256, 384
@@ -246,8 +247,8 @@ class MiniEncoder:
         return VisionFeatures(image.float().clone(), local.float().clone())
 
     def tokenize(self, text: str) -> list[int]:
-        """Token ids without start and end; text that spells a special token stays text."""
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        """Token ids without start and end, cleaned as for CLIP; text that spells a special token stays text."""
+        ids: list[int] = self.tokenizer.encode(clean(text), add_special_tokens=False).ids
         return ids
 
     def embed_tokens(self, ids: Tensor) -> Tensor:
