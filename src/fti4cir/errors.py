@@ -8,6 +8,8 @@ FtiError
 ├── CacheError          a cache of features cannot be used or written
 │   └── NoRoomError     the disk has too little room for it
 └── TrainingError       training cannot start or go on
+
+And one warning, CutWarning: a text was too long.
 """
 
 from __future__ import annotations
@@ -43,3 +45,7 @@ class NoRoomError(CacheError):
 
 class TrainingError(FtiError):
     """Training cannot start or cannot go on."""
+
+
+class CutWarning(UserWarning):
+    """A sentence was longer than the encoder reads, and a part of it was left out."""

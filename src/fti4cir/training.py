@@ -40,9 +40,9 @@ from .captions.edit import edit
 from .captions.split import SplitCaption, split
 from .datasets import captioned
 from .datasets.captioned import CaptionedPictures
-from .errors import NoRoomError, TrainingError
+from .errors import CutWarning, NoRoomError, TrainingError
 from .features import Features, Say, Share, StreamedFeatures, compute, compute_texts, require_room
-from .inversion.compose import CutWarning, encode_sentences
+from .inversion.compose import encode_sentences
 from .inversion.network import FineGrainedInversion
 from .losses import LossWeights
 from .parallel import World, world

@@ -158,6 +158,7 @@ def test_tokens_are_those_of_openais_clip(real_vocabulary: ClipEncoder, text: st
 def test_texts_are_cleaned(encoder: ClipEncoder, typed: str, plain: str) -> None:
     assert encoder.tokenize(typed) == encoder.tokenize(plain)
 
+
 def test_words(encoder: ClipEncoder) -> None:
     (dog,) = encoder.tokenize("dog")
     assert encoder.word_of(dog) == "dog"

@@ -105,6 +105,7 @@ def test_plain_captions_keep_the_tokens_of_its_training(mini: MiniEncoder) -> No
     ):
         assert mini.tokenize(text) == mini.tokenizer.encode(text, add_special_tokens=False).ids
 
+
 def test_words_are_whole_words(mini: MiniEncoder) -> None:
     [dog] = mini.tokenize("dog")
     assert mini.word_of(dog) == "dog"

@@ -3,11 +3,13 @@
 import warnings
 
 import pytest
+import regex
 import torch
 from torch import Tensor
 
 from fti4cir.backbones.clip import ClipEncoder
-from fti4cir.inversion.compose import CutWarning, encode_sentences
+from fti4cir.errors import CutWarning
+from fti4cir.inversion.compose import encode_sentences
 from fti4cir.inversion.network import PseudoWords
 from fti4cir.inversion.prompts import Template
 from tinyclip import JOINT, VISION, clip_folder, encoder, random_inversion
@@ -77,11 +79,29 @@ def test_gradient_reaches_the_words(encoder: ClipEncoder, words: PseudoWords) ->
     assert (subject.grad.abs().sum(dim=-1) > 0).all()
 
 
+def spy(encoder: ClipEncoder, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """The token ids of every batch that is encoded from now on, those of the first sentence."""
+    seen: list[list[int]] = []
+    real = ClipEncoder.embed_tokens
+
+    def embed(self: ClipEncoder, ids: Tensor) -> Tensor:
+        seen.append(ids[0].tolist())
+        return real(self, ids)
+
+    monkeypatch.setattr(ClipEncoder, "embed_tokens", embed)
+    return seen
+
+
+def read(encoder: ClipEncoder, ids: list[int]) -> str:
+    """What tokens spell, broken characters as U+FFFD."""
+    return encoder.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+
+
 def test_long_text_is_cut_at_a_word(encoder: ClipEncoder, words: PseudoWords) -> None:
     long = " ".join(f"red{number}" for number in range(500))
-    with pytest.warns(CutWarning, match=r"the first \d+ of 501 words") as caught:
+    with pytest.warns(CutWarning, match=r"the first \d+ of 500 words") as caught:
         features = encode_sentences(encoder, [Template().pseudo(long)], words)
-    kept = int(str(caught[0].message).split("the first ")[1].split()[0]) - 1  # without "but"
+    kept = int(str(caught[0].message).split("the first ")[1].split()[0])
     short = " ".join(long.split()[:kept])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -91,11 +111,108 @@ def test_long_text_is_cut_at_a_word(encoder: ClipEncoder, words: PseudoWords) ->
     torch.testing.assert_close(features, expected)
 
 
-def test_long_text_without_spaces(encoder: ClipEncoder, words: PseudoWords) -> None:
+# Each is one word that is too long, or a short word and then one.
+UNBROKEN = {
+    "Japanese": "赤い服を着た犬が草の上を走っている" * 10,
+    "Latin": "xyzw" * 100,
+    "two words": "red " + "紅" * 300,
+    "many words": "red dog, black cat, " + "紅" * 300,
+    "Hindi": "लालकुत्ता" * 30,  # vowels and their marks are characters of their own
+    "Thai": "สุนัขสีแดงบนหญ้า" * 20,
+    "decomposed": "ne\u0323\u0301" * 100,
+    "family": "👨‍👩‍👧‍👦" * 40,
+    "flags": "🇫🇷🇩🇪" * 40,
+    "one character": "x" + "\u0334" * 500,
+}
+
+
+@pytest.mark.parametrize("name", UNBROKEN)
+def test_a_long_word_is_cut_between_characters(
+    encoder: ClipEncoder, words: PseudoWords, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = UNBROKEN[name]
+    seen = spy(encoder, monkeypatch)
+    with pytest.warns(CutWarning, match=rf"the first \d+ of {len(text)} characters were used") as caught:
+        features = encode_sentences(encoder, [Template().pseudo(text)], words)
+    used = int(str(caught[0].message).split("the first ")[1].split()[0])
+    assert 0 < used < len(text)
+    # What is left is what the user would have seen, had they typed only that.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        torch.testing.assert_close(features, encode_sentences(encoder, [Template().pseudo(text[:used])], words))
+        more = used + len(regex.findall(r"\X", text[used:])[0])
+        with pytest.raises(CutWarning):  # as much as fits: one character more does not
+            encode_sentences(encoder, [Template().pseudo(text[:more])], words)
+    assert "but" in read(encoder, seen[0])
+    assert "\ufffd" not in read(encoder, [token for token in seen[0] if token])
+    if name != "one character":
+        assert used in [found.end() for found in regex.finditer(r"\X", text)]
+    assert not torch.equal(features, encode_sentences(encoder, [Template().pseudo("x")], words))
+
+
+def test_a_word_of_usual_length_is_left_out_whole(encoder: ClipEncoder) -> None:
+    text = "red " * 73 + "xyzwv red"
+    with pytest.warns(CutWarning, match=r"the first 73 of 75 words"):
+        encode_sentences(encoder, [(text,)])
+
+
+def test_the_words_of_the_template_stay(
+    encoder: ClipEncoder, words: PseudoWords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = Template(modification="but with ({text}) as a photo")
+    seen = spy(encoder, monkeypatch)
+    for text in ("red dog " * 100, "紅" * 300):
+        seen.clear()
+        with pytest.warns(CutWarning):
+            encode_sentences(encoder, [template.pseudo(text)], words)
+        spelled = read(encoder, seen[0])
+        assert "but with (" in spelled.replace("( ", "(")
+        assert "as a photo" in spelled
+    seen.clear()
     with pytest.warns(CutWarning):
-        features = encode_sentences(encoder, [("紅" * 300,)])
-    assert features.shape == (1, JOINT)
-    assert features.isfinite().all()
+        encode_sentences(encoder, [Template().pseudo_attributes("red dog " * 100)], words)
+    assert " with" in read(encoder, seen[0]).split("dog")[-1]
+
+
+@pytest.mark.parametrize("attributes", [40, 64, 71, 200])
+def test_many_attributes_leave_half_of_the_room_to_the_text(
+    encoder: ClipEncoder, attributes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    many = random_inversion(num_latent=attributes, max_attributes=attributes, threshold=None)(
+        torch.randn(1, JOINT), torch.randn(1, 17, VISION)
+    )
+    assert many.counts.tolist() == [attributes]
+    seen = spy(encoder, monkeypatch)
+    long = "red dog " * 100
+    with pytest.warns(CutWarning, match=r"of the picture's \d+ attribute words|of 200 words"):
+        encode_sentences(encoder, [Template().pseudo(long)], many)
+    assert len(seen[0]) == encoder.context_length
+    assert read(encoder, seen[0]).count("red dog") >= 15
+    seen.clear()
+    short = [encoder.tokenize("but red dog"), encoder.end_token]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        encode_sentences(encoder, [Template().pseudo("red dog")], many)
+    assert seen[0][-4:] == [*short[0], short[1]]
+    assert seen[0].count(0) >= min(attributes, 60)  # the rest is theirs
+
+
+def test_what_a_very_long_text_costs(encoder: ClipEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole text is tokenised a few times, not once for every step of the search for its cut."""
+    read_: list[int] = []
+    real = ClipEncoder.tokenize
+
+    def tokenize(self: ClipEncoder, text: str) -> list[int]:
+        read_.append(len(text))
+        return real(self, text)
+
+    monkeypatch.setattr(ClipEncoder, "tokenize", tokenize)
+    for text in ("red dog " * 2_000, "紅" * 20_000):
+        read_.clear()
+        with pytest.warns(CutWarning):
+            encode_sentences(encoder, [(text,)])
+        assert sum(read_) < 3 * len(text)
 
 
 def test_slots_need_words(encoder: ClipEncoder) -> None:

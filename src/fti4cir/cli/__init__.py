@@ -9,14 +9,14 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from ..errors import FtiError
+from ..errors import CutWarning, FtiError
 from .evaluating import evaluate, verify
 from .searching import demo, explain, index, search
-from .terminal import fail, is_first
+from .terminal import fail, is_first, note
 from .training import caption, convert, train
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -62,6 +62,24 @@ def run(arguments: Sequence[str]) -> int:
     """
     # Pillow warns of large pictures and of odd metadata, without a name: nothing a user could act on.
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    with warnings.catch_warnings():
+        warnings.showwarning = _shown(warnings.showwarning)
+        return _run(arguments)
+
+
+def _shown(otherwise: Callable[..., None]) -> Callable[..., None]:
+    """What shows a warning: one that is meant for users as a line, others as Python does."""
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, CutWarning):
+            note(f"warning: {message}")
+        else:
+            otherwise(message, category, *where, **more)
+
+    return show
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
         status = app(list(arguments), prog_name="fti4cir", standalone_mode=False)
     except typer.TyperException as error:

@@ -21,6 +21,20 @@ class Slot(Enum):
     """As many words as the picture has attributes, maybe none."""
 
 
+class Framed(str):
+    """Text between words of a template: where a sentence is too long, it is cut, and the words around it stay."""
+
+    before: str
+    text: str
+    after: str
+
+    def __new__(cls, before: str, text: str, after: str = "") -> Framed:
+        """The three in one string, white space between them included."""
+        framed = super().__new__(cls, before + text + after)
+        framed.before, framed.text, framed.after = before, text, after
+        return framed
+
+
 Sentence = tuple[str | Slot, ...]
 
 
@@ -50,15 +64,15 @@ class Template:
         if modification is None:
             return sentence
         before, after = self.modification.split("{text}")
-        return (*sentence, before + check_text(modification) + after)
+        return (*sentence, Framed(before, check_text(modification), after))
 
     def pseudo_subject(self, attribute: str) -> Sentence:
         """`a photo of [s] with {attribute}`."""
-        return (self.opening, Slot.SUBJECT, f"{self.attributes} {attribute}")
+        return (self.opening, Slot.SUBJECT, Framed(f"{self.attributes} ", attribute))
 
     def pseudo_attributes(self, subject: str) -> Sentence:
         """`a photo of {subject} with [a_1] ... [a_n]`."""
-        return (f"{self.opening} {subject} {self.attributes}", Slot.ATTRIBUTES)
+        return (Framed(f"{self.opening} ", subject, f" {self.attributes}"), Slot.ATTRIBUTES)
 
     def real(self, subject: str, attribute: str) -> str:
         """`a photo of {subject} with {attribute}`, all words real."""
