@@ -54,6 +54,7 @@ def test_cosine_with_warm_up() -> None:
         {"attribute_masking": 1.0},
         {"inversion_steps": 0},
         {"word_edits": 1.5},
+        {"caption_split": "mine"},
     ],
 )
 def test_settings_that_make_no_sense(changes: dict[str, object]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .backbones.base import DualEncoder
+from .captions.split import RULES, Rule
 from .errors import TrainingError
 from .inversion.network import InversionConfig
 from .inversion.prompts import Template
@@ -16,7 +17,8 @@ from .losses import LossWeights
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Everything that decides what a training gives. The defaults are the paper's, as its release has them."""
+    """Everything that decides what a training gives. The defaults are the paper's, as its release has them, but for
+    `caption_split`."""
 
     method: str = "fti4cir"
     """What learns: a key of `baselines.LEARNED`."""
@@ -66,6 +68,8 @@ class TrainingConfig:
     pictures start with nearly the same attributes; a small encoder then never learns to tell them apart."""
 
     # -- what it is shown
+    caption_split: Rule = "words"
+    """How a caption is split into subject and attribute: as the release does it, or ours; see `captions.split`."""
     attribute_masking: float = 0.0
     """Share of the attribute words that is left out of a training sentence at random."""
     noise: float = 0.0
@@ -92,7 +96,11 @@ class TrainingConfig:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise TrainingError(f"{name} is {value}, but must be above 0.")
-        for name, known in (("schedule", ("step", "cosine", "constant")), ("optimizer", ("adamw", "adam", "sgd"))):
+        for name, known in (
+            ("schedule", ("step", "cosine", "constant")),
+            ("optimizer", ("adamw", "adam", "sgd")),
+            ("caption_split", RULES),
+        ):
             if getattr(self, name) not in known:
                 raise TrainingError(f"{name} is {getattr(self, name)!r}, but must be one of {', '.join(known)}.")
         for name in ("average", "attribute_masking"):

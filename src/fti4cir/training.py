@@ -37,7 +37,7 @@ from . import baselines, checkpoint
 from .backbones.base import DualEncoder
 from .baselines.base import Batch, Choice, Corpus, Described, Found
 from .captions.edit import edit
-from .captions.split import SplitCaption, split
+from .captions.split import Rule, SplitCaption, split
 from .datasets import captioned
 from .datasets.captioned import CaptionedPictures
 from .errors import CutWarning, NoRoomError, TrainingError
@@ -48,7 +48,7 @@ from .losses import LossWeights
 from .parallel import World, world
 from .recipe import TrainingConfig
 
-_PAPER = TrainingConfig()
+_PAPER = TrainingConfig(caption_split="release")
 _COMPOSED = TrainingConfig(
     epochs=5, batch_size=32, learning_rate=1e-3, schedule="cosine", warmup_steps=50, clip_norm=1.0, average=0.998,
     # The orthogonality of vectors without negative numbers is reached soonest by constant ones: with the paper's
@@ -147,7 +147,7 @@ def train(
         data = captioned.load(images, captions)
         if data.missing:
             say(f"captioned, but not in {images} and left out: {len(data.missing)}, such as {data.missing[0]}")
-        split_captions = _split_all(data, say)
+        split_captions = _split_all(data, config.caption_split, say)
         folder = Path(features) if features else output / "features"
         cache = _features(folder, encoder, data, world_, say, opened)
         for reason in cache.unreadable.values():
@@ -200,11 +200,11 @@ def _features(
     return streamed
 
 
-def _split_all(data: CaptionedPictures, say: Say) -> list[list[SplitCaption]]:
+def _split_all(data: CaptionedPictures, rule: Rule, say: Say) -> list[list[SplitCaption]]:
     """For each picture its captions that can be split."""
     flat = [caption for group in data.captions for caption in group]
     plain = [caption.text for caption in flat if caption.parts is None]
-    parts = iter(split(plain) if plain else [])
+    parts = iter(split(plain, rule) if plain else [])
     result: list[list[SplitCaption]] = []
     dropped = 0
     for group in data.captions:
@@ -213,7 +213,7 @@ def _split_all(data: CaptionedPictures, say: Say) -> list[list[SplitCaption]]:
         dropped += len(found) - len(kept)
         result.append(kept)
     if dropped:
-        say(f"{dropped} of {len(flat)} captions have no noun, or nothing after it, or too few words; left out")
+        say(f"{dropped} of {len(flat)} captions are too short or cannot be split, and are left out")
     return result
 
 

