@@ -12,6 +12,8 @@ import tarfile
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 from torch import Tensor
 
 from fti4cir import captioning
@@ -93,6 +95,27 @@ def test_what_training_reads(photos: Path, tmp_path: Path, blip_folder: Path, si
         number = 99 if "/" in name else int(name[:2])
         image = picture(number, (48, 40) if "/" in name else (30 + number, 40))
         assert caption.text == captioner.caption(captioner.preprocess(image)[None])[0]
+
+
+def test_pictures_are_decoded_exactly_and_shown_as_asked(tmp_path: Path, blip_folder: Path) -> None:
+    """A photograph's JPEG is not decoded at a fraction of its size, which gives other pixels."""
+    (tmp_path / "photos").mkdir()
+    picture(3, (600, 300)).resize((1200, 600)).save(tmp_path / "photos" / "a.jpg")
+    seen: dict[str, Tensor] = {}
+    real = BlipCaptioner.caption
+    for how in blip.PREPROCESSINGS:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                BlipCaptioner, "caption", lambda self, p, how=how: seen.setdefault(how, p) is None or real(self, p)
+            )
+            caption_pictures(
+                tmp_path / "photos", tmp_path / f"{how}.jsonl", blip_folder, preprocessing=how, say=Lines().append
+            )
+        captioner = blip.load(blip_folder, preprocessing=how)
+        with Image.open(tmp_path / "photos" / "a.jpg") as image:
+            assert torch.equal(seen[how][0], captioner.preprocess(image.convert("RGB")))
+        assert json.loads((tmp_path / f"{how}.jsonl.meta.json").read_text())["preprocess"] == how
+    assert not torch.equal(seen["target-pad"], seen["squeeze"])
 
 
 def test_a_tar(photos: Path, tmp_path: Path, blip_folder: Path) -> None:
@@ -287,6 +310,9 @@ def test_captions_that_are_made_of_something_else(photos: Path, tmp_path: Path, 
     picture(7).save(photos / "new.png")
     with pytest.raises(InputError, match="other pictures than are now in"):
         run(photos, output, blip_folder)
+    assert output.read_bytes() == before
+    with pytest.raises(InputError, match="--preprocess target-pad, not squeeze"):
+        caption_pictures(photos, output, blip_folder, batch_size=BATCH, preprocessing="squeeze")
     assert output.read_bytes() == before
     output.unlink()  # then there is nothing to be mixed up
     assert run(photos, output, blip_folder).captioned == PICTURES + 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -128,6 +129,7 @@ def test_killed_and_interrupted(
         (["--model", "gone"], 1, "There is no captioner 'gone'"),
         (["--model", "PHOTOS"], 1, "holds no captioner"),
         (["--batch-size", "0"], 2, "--batch-size"),
+        (["--preprocess", "stretch"], 2, "--preprocess"),
     ],
 )
 def test_mistakes(
@@ -161,8 +163,23 @@ def test_sources_that_are_none(
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("caption", "--help") == 0
     text = " ".join(capsys.readouterr().out.split())
-    for part in ("FOLDER_OR_TAR", "--output", "--model", "--batch-size", "the same command goes on from there"):
+    for part in (
+        "FOLDER_OR_TAR",
+        "--output",
+        "--model",
+        "--batch-size",
+        "--preprocess",
+        "the same command goes on from there",
+    ):
         assert part in text
+
+
+def test_the_preprocessing_can_be_chosen(photos: Path, blip_folder: Path, tmp_path: Path) -> None:
+    for more in ([], ["--preprocess", "target-pad"], ["--preprocess", "squeeze"]):
+        output = tmp_path / f"{len(more)}{more[-1:]}.jsonl"
+        assert run(*caption(photos, blip_folder, output, *more)) == 0
+        noted = json.loads(Path(f"{output}.meta.json").read_text())["preprocess"]
+        assert noted == (more[-1] if more else "target-pad")
 
 
 def test_the_order_of_the_commands() -> None:

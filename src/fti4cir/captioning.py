@@ -26,7 +26,7 @@ from torch import Tensor
 
 from . import checkpoint
 from .captions import blip
-from .captions.blip import BlipCaptioner
+from .captions.blip import BlipCaptioner, Preprocessing
 from .datasets import captioned
 from .datasets.captioned import CaptionedPictures
 from .errors import InputError, PictureError
@@ -56,6 +56,7 @@ def caption_pictures(
     model: str | Path = blip.BASE,
     *,
     batch_size: int = BATCH,
+    preprocessing: Preprocessing = "target-pad",
     say: Say = print,
 ) -> CaptionReport:
     """Caption all pictures of a folder or tar, as far as `output` does not hold their captions yet.
@@ -67,6 +68,7 @@ def caption_pictures(
         output: the file; a line is `{"image": path inside the folder or tar, "caption": text}`, sorted by path.
         model: a BLIP captioner's hub name or folder.
         batch_size: pictures that are captioned at once.
+        preprocessing: how the captioner is shown a picture; see `captions.blip.Preprocessing`.
         say: gets a line of progress now and then, and one for each unreadable picture.
 
     Raises:
@@ -86,6 +88,7 @@ def caption_pictures(
         "source": str(source.resolve()),
         "pictures": hashlib.sha256(json.dumps(names).encode()).hexdigest(),
         "batch_size": batch_size,
+        "preprocess": preprocessing,
     }
     # Before the captioner, which may take minutes to download.
     with _writing(output):
@@ -98,7 +101,7 @@ def caption_pictures(
     if begun:
         _require_same(output, made_of)
     with checkpoint.quiet_transformers():
-        captioner = blip.load(model)
+        captioner = blip.load(model, preprocessing=preprocessing)
     made_of |= {"model": captioner.name, "fingerprint": captioner.fingerprint}
     if begun:
         _require_same(output, made_of)
@@ -138,7 +141,7 @@ def _batches(data: CaptionedPictures, done: set[str], size: int, captioner: Blip
         if isinstance(content, PictureError):
             return content
         try:
-            return captioner.preprocess(decode_picture(content, name, captioner.input_size).image)
+            return captioner.preprocess(decode_picture(content, name).image)
         except PictureError as error:
             return error
 
@@ -248,6 +251,11 @@ def _require_same(output: Path, made_of: dict[str, Any]) -> None:
         raise InputError(
             f"The captions in {output} were begun with --batch-size {theirs['batch_size']}, not "
             f"{made_of['batch_size']}; go on with the same or choose another output."
+        )
+    if differing[0] == "preprocess":
+        raise InputError(
+            f"The captions in {output} were begun with --preprocess {theirs['preprocess']}, not "
+            f"{made_of['preprocess']}; go on with the same or choose another output."
         )
     if differing[0] == "fingerprint":
         raise InputError(

@@ -6,6 +6,7 @@ import pickle
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -14,8 +15,9 @@ from fti4cir.captions import blip
 from fti4cir.captions.blip import BlipCaptioner
 from fti4cir.captions.split import cut_last_word
 from fti4cir.cli import training as commands
-from fti4cir.errors import ModelError
-from tinyblip import INPUT_SIZE, SPECIAL, WORDS, blip_folder, build
+from fti4cir.errors import InputError, ModelError
+from fti4cir.preprocess import square
+from tinyblip import INPUT_SIZE, MEAN, SPECIAL, STD, WORDS, blip_folder, build
 from tinyclip import build as build_clip
 from tinyclip import picture
 
@@ -76,14 +78,32 @@ def test_repeats_are_cut(captioner: BlipCaptioner, pixels: torch.Tensor, monkeyp
     assert captioner.caption(pixels[:1]) == ["red dog on the grass"]
 
 
-def test_preprocessing_is_that_of_transformers(captioner: BlipCaptioner, blip_folder: Path) -> None:
+SIZES = ((48, 40), (20, 90), (90, 20), (51, 33), (300, 2), (32, 32))
+
+
+def test_preprocessing_is_that_of_the_release(captioner: BlipCaptioner) -> None:
+    """Padded, resized, cropped at the centre and normalised, as its script calls torchvision."""
+    for size in SIZES:
+        image = picture(size=size)
+        pixels = torch.from_numpy(np.array(square(image, INPUT_SIZE))).permute(2, 0, 1) / 255
+        expected = (pixels - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+        torch.testing.assert_close(captioner.preprocess(image), expected, atol=1e-5, rtol=0)
+
+
+def test_squeezing_is_that_of_transformers(blip_folder: Path) -> None:
     own = pytest.importorskip("transformers.models.blip.image_processing_pil_blip", reason="an earlier transformers")
     processor = own.BlipImageProcessorPil.from_pretrained(blip_folder)
-    for size in ((48, 40), (20, 90), (300, 2)):
+    captioner = blip.load(blip_folder, device="cpu", preprocessing="squeeze")
+    for size in SIZES:
         image = picture(size=size)
         expected = processor(image, return_tensors="pt").pixel_values[0]
         assert expected.shape == (3, INPUT_SIZE, INPUT_SIZE)
         torch.testing.assert_close(captioner.preprocess(image), expected, atol=1e-5, rtol=0)
+
+
+def test_a_preprocessing_that_is_none(blip_folder: Path) -> None:
+    with pytest.raises(InputError, match="There is no preprocessing 'stretch'; there are target-pad, squeeze"):
+        blip.load(blip_folder, preprocessing="stretch")
 
 
 def test_a_folder_as_transformers_5_saves_it(captioner: BlipCaptioner, copy: Path) -> None:
@@ -100,6 +120,7 @@ def test_a_folder_as_transformers_5_saves_it(captioner: BlipCaptioner, copy: Pat
 def test_fingerprint(captioner: BlipCaptioner, blip_folder: Path, copy: Path, tmp_path: Path) -> None:
     assert blip.load(copy, device="cpu").fingerprint == captioner.fingerprint
     assert blip.load(build(tmp_path / "other", seed=1), device="cpu").fingerprint != captioner.fingerprint
+    assert blip.load(copy, device="cpu", preprocessing="squeeze").fingerprint != captioner.fingerprint
     settings = json.loads((copy / "preprocessor_config.json").read_text())
     (copy / "preprocessor_config.json").write_text(json.dumps({**settings, "image_mean": [0.5, 0.5, 0.5]}))
     assert blip.load(copy, device="cpu").fingerprint != captioner.fingerprint

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -14,11 +14,12 @@ from PIL import Image
 from torch import Tensor
 from transformers import BertTokenizer, BlipForConditionalGeneration
 
-from ..errors import ModelError
+from ..errors import InputError, ModelError
+from ..preprocess import square
 from .split import cut_last_word
 
 BASE = "Salesforce/blip-image-captioning-base"
-"""The base captioner on the hub."""
+"""The base captioner on the hub. transformers' script made it of the release's file, `model_base_capfilt_large.pth`."""
 _BASE_REVISION = "82a37760796d32b1411fe092ab5d4e227313294b"
 
 PROMPT = "a picture of"
@@ -26,6 +27,11 @@ PROMPT = "a picture of"
 BEAMS = 3
 SHORTEST, LONGEST = 10, 25
 """Tokens of a caption. As in BLIP's own code, the start and the prompt count, four of them, and so does the end."""
+
+Preprocessing = Literal["target-pad", "squeeze"]
+"""How a picture becomes a square. `target-pad`: as in FTI4CIR's release, padded, then the centre cut out. `squeeze`: as
+in BLIP's own code, all of it, with its sides pressed to one length."""
+PREPROCESSINGS: tuple[Preprocessing, ...] = get_args(Preprocessing)
 
 _FILES = ["config.json", "*processor_config.json", "tokenizer*.json", "special_tokens_map.json", "vocab.txt"]
 # The base captioner has only the second kind. It is a pickle, but the unpickler reads nothing but tensors.
@@ -35,10 +41,19 @@ _WEIGHTS = ["model*.safetensors*", "pytorch_model*.bin*"]
 class BlipCaptioner:
     """Thin adapter of `transformers.BlipForConditionalGeneration`, frozen and in evaluation mode."""
 
-    def __init__(self, model: Any, tokenizer: Any, processor: dict[str, Any], name: str, fingerprint: str) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        processor: dict[str, Any],
+        name: str,
+        fingerprint: str,
+        preprocessing: Preprocessing = "target-pad",
+    ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.name = name
+        self.preprocessing = preprocessing
         self.fingerprint = fingerprint
         """Another one gives other captions."""
         self.input_size: int = model.config.vision_config.image_size
@@ -47,9 +62,12 @@ class BlipCaptioner:
         self._prompt = tokenizer(PROMPT, return_tensors="pt").input_ids  # (1, start, words and end)
 
     def preprocess(self, image: Image.Image) -> Tensor:
-        """Upright RGB picture to (3, S, S) float32: squeezed into a square, nothing cropped, normalised."""
-        square = image.resize((self.input_size, self.input_size), Image.Resampling.BICUBIC)
-        pixels = np.asarray(square, dtype=np.float32) / 255
+        """Upright RGB picture to (3, S, S) float32: made a square, see `Preprocessing`, and normalised."""
+        if self.preprocessing == "target-pad":
+            image = square(image, self.input_size)
+        else:
+            image = image.resize((self.input_size, self.input_size), Image.Resampling.BICUBIC)
+        pixels = np.asarray(image, dtype=np.float32) / 255
         return (torch.from_numpy(pixels).permute(2, 0, 1) - self._mean) / self._std
 
     @torch.no_grad()
@@ -66,17 +84,25 @@ class BlipCaptioner:
         return [cut_last_word(text) for text in texts]
 
 
-def load(name_or_dir: str | Path = BASE, device: str | torch.device | None = None) -> BlipCaptioner:
+def load(
+    name_or_dir: str | Path = BASE,
+    device: str | torch.device | None = None,
+    preprocessing: Preprocessing = "target-pad",
+) -> BlipCaptioner:
     """Load a BLIP captioner: in float32 on a CPU, in float16 on a GPU.
 
     Args:
         name_or_dir: its name on the Hugging Face hub, downloaded on first use, or its folder.
         device: where it runs; None: a CUDA device if there is one, else the CPU.
+        preprocessing: how a picture becomes a square.
 
     Raises:
+        InputError: if there is no such preprocessing.
         ModelError: if there is no such captioner, it cannot be downloaded, is damaged, or is something else.
 
     """
+    if preprocessing not in PREPROCESSINGS:
+        raise InputError(f"There is no preprocessing {preprocessing!r}; there are {', '.join(PREPROCESSINGS)}.")
     name, folder = str(name_or_dir), Path(name_or_dir).expanduser()
     if not folder.is_dir():
         if folder.exists() or name.count("/") != 1:
@@ -99,7 +125,8 @@ def load(name_or_dir: str | Path = BASE, device: str | torch.device | None = Non
             BertTokenizer.from_pretrained(folder, local_files_only=True),
             processor,
             name,
-            _fingerprint(folder, dtype),
+            _fingerprint(folder, dtype, preprocessing),
+            preprocessing,
         )
     except Exception as error:
         # transformers, tokenizers and safetensors raise errors of almost any class for files that are damaged.
@@ -157,9 +184,9 @@ def _read_processor(folder: Path) -> dict[str, Any]:
     return json.loads(whole.read_text(encoding="utf-8"))["image_processor"]
 
 
-def _fingerprint(folder: Path, dtype: torch.dtype) -> str:
+def _fingerprint(folder: Path, dtype: torch.dtype, preprocessing: Preprocessing) -> str:
     """Hash of all that decides the captions: the recipe, the precision, and each of the captioner's files."""
-    digest = hashlib.sha256(json.dumps([PROMPT, BEAMS, SHORTEST, LONGEST, str(dtype)]).encode())
+    digest = hashlib.sha256(json.dumps([PROMPT, BEAMS, SHORTEST, LONGEST, str(dtype), preprocessing]).encode())
     for path in sorted({path for pattern in [*_FILES, *_WEIGHTS] for path in folder.glob(pattern)}):
         with open(path, "rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -26,6 +26,14 @@ def caption(
         str, typer.Option("--model", metavar="NAME_OR_DIR", help="A BLIP captioner's hub name or folder.")
     ] = DEFAULT_CAPTIONER,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures that are captioned at once.")] = 16,
+    preprocess: Annotated[
+        Literal["target-pad", "squeeze"],
+        typer.Option(
+            metavar="HOW",
+            help="How a picture becomes the captioner's square. target-pad: as in the paper's release, padded and "
+            "cropped to the centre. squeeze: as BLIP's authors do, all of it, pressed into a square.",
+        ),
+    ] = "target-pad",
 ) -> None:
     """Write captions for pictures that nobody has described, to train on.
 
@@ -34,7 +42,7 @@ def caption(
     from ..captioning import caption_pictures
 
     note(f"captioner: {model}")
-    report = caption_pictures(images, output, model, batch_size=batch_size, say=note)
+    report = caption_pictures(images, output, model, batch_size=batch_size, preprocessing=preprocess, say=note)
     print(f"{report.captioned} pictures captioned in {output}, {len(report.unreadable)} left out; now train on them:")
     quoted = [shlex.quote(str(path)) for path in (images, output)]
     print(f"  fti4cir train --images {quoted[0]} --captions {quoted[1]} --output my-model")
