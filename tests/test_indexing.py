@@ -65,7 +65,8 @@ def test_changed_moved_and_removed(folder: Path) -> None:
     shutil.move(folder / "日本" / "青.webp", folder / "blue.webp")
     (folder / "sub folder" / "grün blå.png").unlink()
     report = index(folder)
-    assert counts(report) == (1, 1, 0, 2, 0, 2)
+    assert counts(report) == (0, 1, 0, 1, 0, 2)
+    assert report.moved == 1
     store = Store.open(default_location(folder))
     white = ColourModel().encode_texts(["white"])[0].numpy()
     assert store.search(white, 1)[0] == ("red.jpg", pytest.approx(1.0, abs=1e-3))
@@ -131,8 +132,10 @@ def test_another_model_is_refused(folder: Path) -> None:
 
 def test_a_place_that_cannot_be_written_to(folder: Path) -> None:
     (folder / ".fti4cir").touch()
+    model = ColourModel()
     with pytest.raises(StoreError, match=r"--store names another place"):
-        store_for(folder, ColourModel())
+        index(folder, model)
+    assert model.encoder.encoded == 0
     assert len(store_for(folder, ColourModel(), folder.parent / "elsewhere")) == 0
 
 
