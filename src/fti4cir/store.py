@@ -129,7 +129,8 @@ class Store:
         """Whether there is a store at a folder or URI; a StoreError if that cannot be found out."""
         if is_uri(location):
             with _explained(f"Cannot reach the store '{location}'"):
-                return _TABLE in _connect(location).list_tables().tables
+                database = _connect(location)
+                return _TABLE in database.list_tables().tables and _is_whole(database)
         # Connecting to a local folder would make the folder. A process that was killed while it made the store, or
         # that is about to make it, has the table's folder but no version of it.
         try:
@@ -415,6 +416,17 @@ def _connect(location: str | Path) -> Any:
     place = str(location) if is_uri(location) else str(Path(location).resolve())
     # An interval of zero: every query sees the latest version, which on a local disk costs nothing to look up.
     return lancedb.connect(place, read_consistency_interval=timedelta(0))
+
+
+def _is_whole(database: Any) -> bool:
+    """Whether the table can be opened: it is listed from its first file on, also while another process makes it."""
+    try:
+        database.open_table(_TABLE)
+    except ValueError as error:
+        if "was not found" in str(error):
+            return False
+        raise
+    return True
 
 
 def _schema(location: str | Path, info: StoreInfo) -> pa.Schema:
