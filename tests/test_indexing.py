@@ -406,6 +406,16 @@ def test_dates_beyond_the_range_come_closest() -> None:
     assert [indexing._in_int64(ns) for ns in (-(2**70), -5, 2**63 - 1, 2**63)] == [-(2**63), -5, 2**63 - 1, 2**63 - 1]
 
 
+@pytest.mark.parametrize("name", ["Trip: Rome", "memory:", "C:"])
+def test_a_folder_that_looks_like_a_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    save_colour(tmp_path / name / "red.png", "red")
+    monkeypatch.chdir(tmp_path)
+    assert counts(index(Path(name))) == (1, 0, 0, 0, 0, 1)
+    assert counts(index(Path(name))) == (0, 0, 1, 0, 0, 1)
+    assert (tmp_path / name / ".fti4cir" / "pictures.lance").is_dir()
+    assert os.listdir(tmp_path) == [name]
+
+
 class TestNoStoreWithoutNeed:
     def test_no_images(self, tmp_path: Path) -> None:
         (tmp_path / "notes.txt").touch()

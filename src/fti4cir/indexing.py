@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -335,10 +335,11 @@ def _compare(root: Path, listing: _Listing, failed: Mapping[Path, _Failure], sto
     gone = known.keys() - kept - {file.key for file in changed}
     failures = [*listing.failures, *failed.values(), *_dead_links(root, gone)]
     skipped: list[tuple[Path, str]] = []
+    below = _at_or_below(gone)
     for failure in failures:
         reason = failure.reason
-        if failure.passing and gone:
-            stays = _at_or_below(gone, failure.path.relative_to(root).as_posix())
+        if failure.passing:
+            stays = gone & below.get(failure.path.relative_to(root).as_posix(), set())
             kept |= stays
             gone -= stays
             if stays:
@@ -347,13 +348,21 @@ def _compare(root: Path, listing: _Listing, failed: Mapping[Path, _Failure], sto
     return _Seen(known, changed, kept, gone, len(store) > len(known), skipped)
 
 
-def _at_or_below(keys: Iterable[str], place: str) -> set[str]:
-    return {key for key in keys if key == place or key.startswith(f"{place}/")}
+def _at_or_below(keys: Iterable[str]) -> dict[str, set[str]]:
+    """For each file and each folder that has some of them below it, which."""
+    places: defaultdict[str, set[str]] = defaultdict(set)
+    for key in keys:
+        place = key
+        while place:
+            places[place].add(key)
+            place = place.rpartition("/")[0]
+    return places
 
 
 def _dead_links(root: Path, gone: Iterable[str]) -> list[_Failure]:
     """Links to folders that lead nowhere (a disk that is not connected, say) and had images below them."""
-    folders = {folder for key in gone for folder in (root / key).parents if folder.is_relative_to(root)}
+    parents = {(root / key).parent for key in gone}
+    folders = {folder for parent in parents for folder in (parent, *parent.parents) if folder.is_relative_to(root)}
     return [
         _Failure(folder, f"Cannot list the folder '{folder}': it is a link that leads nowhere.", passing=True)
         for folder in sorted(folders)

@@ -222,7 +222,7 @@ class Store:
     def files(self) -> dict[str, FileState]:
         """The state of every file when it was indexed, by relative path."""
         paths, times, sizes = self._columns("path", "mtime_ns", "size")
-        return {path: FileState(*state) for path, *state in zip(paths, times, sizes, strict=True)}
+        return dict(zip(paths, map(FileState, times, sizes), strict=True))
 
     def digests(self) -> dict[str, str]:
         """The digest of every file when it was indexed, by relative path."""
