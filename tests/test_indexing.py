@@ -386,6 +386,17 @@ class TestNothingIsLost:
             index_folder(folder, store, model, progress=lambda done, total: shutil.rmtree(folder))
         assert sorted(store.files()) == ["new.png", "red.jpg", "sub folder/grün blå.png", "日本/青.webp"]
 
+    @pytest.mark.parametrize("times", [0, 1])
+    def test_the_folder_vanishes_with_its_store(self, folder: Path, times: int) -> None:
+        model = ColourModel()
+        for _ in range(times):
+            index(folder, model)
+        store = store_for(folder, model)
+        save_colour(folder / "new.png", "white")
+        with pytest.raises(StoreError, match=r"Cannot (make a|write to the|read the) store"):
+            index_folder(folder, store, model, progress=lambda done, total: shutil.rmtree(folder))
+        assert not folder.exists()
+
 
 @pytest.mark.parametrize("year", [1601, 2400])
 def test_a_date_that_the_store_cannot_hold(folder: Path, year: int) -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+import fti4cir
+from fti4cir.cli import searching
 from fti4cir.store import Store, default_location
-from standin import save_colour
-from test_cli import start
+from standin import ColourModel, save_colour
+from test_cli import run, start
 
 IMAGES = 80
 
@@ -71,6 +73,21 @@ def test_two_searches_of_a_fresh_folder(photos: Path) -> None:
     assert found[0] == found[1]
     assert len({hit["path"] for hit in found[0]}) == 10
     paths_once(default_location(photos))
+
+
+def test_a_search_uses_what_is_there_while_another_process_indexes(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(fti4cir, "load", lambda name: ColourModel(), raising=False)
+    monkeypatch.setattr(searching, "PATIENCE", 0.0)
+    assert run("index", photos) == 0
+    save_colour(photos / "new.png", "red")
+    with Store.open(default_location(photos)).only_writer(lambda: True):
+        capsys.readouterr()
+        assert run("search", photos, "--text", "red", "-k", "100", "--json") == 0
+    out, err = capsys.readouterr()
+    assert len(json.loads(out)["results"]) == IMAGES
+    assert f"It is still indexing; going on with the {IMAGES} images that it has written so far." in err
 
 
 def test_a_place_where_no_lock_can_be_had(photos: Path, tmp_path: Path) -> None:

@@ -243,7 +243,7 @@ class _Run:
         digests = self._store.digests() if self.seen.known else {}
         if self.seen.changed:
             self._write(set(digests.values()))
-        if not self._root.is_dir():
+        if not os.path.isdir(self._root):
             raise InputError(f"The folder '{self._root}' vanished while it was indexed; what was done is kept.")
         # What could not be read is known only now.
         gone = _compare(self._root, self._listing, self._failed, self._store).gone
@@ -366,7 +366,7 @@ def _dead_links(root: Path, gone: Iterable[str]) -> list[_Failure]:
     return [
         _Failure(folder, f"Cannot list the folder '{folder}': it is a link that leads nowhere.", passing=True)
         for folder in sorted(folders)
-        if folder.is_symlink() and not folder.exists()
+        if folder.is_symlink() and not os.path.exists(folder)
     ]
 
 

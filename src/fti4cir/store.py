@@ -13,6 +13,7 @@ rest.
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import shutil
@@ -123,6 +124,7 @@ class Store:
         self.info = info
         self._table = table
         self._has_key = False
+        self._has_place = False  # whether its folder has been there
 
     @staticmethod
     def exists(location: str | Path) -> bool:
@@ -188,7 +190,7 @@ class Store:
         )
 
     def check_root(self, root: Path) -> None:
-        """A StoreError, with the mend, unless the store holds pictures of this folder (absolute)."""
+        """A StoreError, which says what to do, unless the store holds pictures of this folder (absolute)."""
         if self.info.root != root:
             raise StoreError(
                 f"The store '{self.location}' holds pictures of '{self.info.root}', not of '{root}'; "
@@ -209,7 +211,9 @@ class Store:
             return
         lock = _Lock(Path(self.location))
         try:
-            yield lock.acquire(wait)
+            mine = lock.acquire(wait)
+            self._has_place = True
+            yield mine
         finally:
             lock.release(unused=not self.exists(self.location))
 
@@ -359,6 +363,9 @@ class Store:
 
     def _made(self) -> Any:
         """The table, made now, unless another process was faster."""
+        # LanceDB would make the folder of a disk that was disconnected meanwhile, on another disk.
+        if self._has_place and not os.path.isdir(self.location):
+            raise StoreError(f"{_cannot_make(self.location)}: the folder is gone.")
         try:
             self._table = Store.create(self.location, self.info)._table
         except StoreError:
@@ -530,7 +537,7 @@ class _Lock:
 
     def _make_folders(self) -> None:
         folders = (self._place, *self._place.parents)
-        self._made = [folder for folder in folders if not folder.exists()]
+        self._made = [folder for folder in folders if not os.path.exists(folder)]
         try:
             self._place.mkdir(parents=True, exist_ok=True)
         except OSError as error:
