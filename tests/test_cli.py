@@ -86,7 +86,7 @@ class TestIndex:
         assert run("index", photos, "--json") == 0
         out, err = capsys.readouterr()
         report = json.loads(out)
-        assert list(report) == ["added", "updated", "unchanged", "removed", "skipped", "total"]
+        assert list(report) == ["added", "updated", "unchanged", "removed", "moved", "skipped", "total"]
         assert [report[key] for key in ("added", "updated", "unchanged", "removed", "total")] == [4, 0, 0, 0, 4]
         assert [list(skip) for skip in report["skipped"]] == [["path", "reason"]]
         assert report["skipped"][0]["path"] == str(photos / "broken.jpg")
@@ -94,7 +94,7 @@ class TestIndex:
 
     def test_for_people(self, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert run("index", photos) == 0
-        assert capsys.readouterr().out == "4 pictures: 4 added, 0 updated, 0 unchanged, 0 removed, 1 skipped\n"
+        assert capsys.readouterr().out == "4 pictures: 4 added, 0 updated, 0 unchanged, 0 removed, 0 moved, 1 skipped\n"
         assert run("index", photos) == 0
         assert "0 added, 0 updated, 4 unchanged" in capsys.readouterr().out
 
@@ -207,7 +207,7 @@ class TestMistakes:
     def test_an_error_of_the_system(
         self, photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def full(*_: object) -> None:
+        def full(*_: object, **__: object) -> None:
             raise OSError(28, "No space left on device", "/somewhere")
 
         monkeypatch.setattr(indexing, "index_folder", full)

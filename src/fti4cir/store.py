@@ -3,22 +3,33 @@
 A row holds `path` (relative to the indexed folder, with forward slashes), `mtime_ns` and `size` (of the file,
 in nanoseconds and bytes), `digest` (of its content), `width` and `height` (of the upright picture, in pixels)
 and `vector` (float32, unit length). All but the vector can be used in a filter.
+
+A path has one row, whoever writes at the same time. `path` is the table's key, so that of two writers who insert
+the same path the later one is refused by LanceDB and tries again. That holds on a local disk and in an object
+store. Stores made before the key was declared may hold a path twice: searches show it once, `repair` removes the
+rest.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import random
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import shutil
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import lancedb
 import numpy as np
 import pyarrow as pa
+from filelock import FileLock, Timeout
 from lancedb.index import IvfFlat
 from numpy.typing import NDArray
 
@@ -37,8 +48,23 @@ _PROBES = 32
 
 # Old versions of the table serve searches that began before a write; none takes a day.
 _KEEP_VERSIONS = timedelta(days=1)
-# Paths named in one SQL expression; the parser gets slow with very long ones.
-_PATHS_AT_ONCE = 1_000
+# Values named in one SQL expression; the parser gets slow with very long ones.
+_VALUES_AT_ONCE = 1_000
+
+# What marks a column as the table's key for LanceDB. Its merge_insert then notices rows that another writer has
+# inserted meanwhile; without the mark both are kept.
+_KEY_MARK = b"lance-schema:unenforced-primary-key"
+# What LanceDB says when another writer was faster, after its own attempts.
+_CONFLICT = re.compile("commit conflict|concurrent writ|incompatible transaction", re.IGNORECASE)
+_CONFLICT_SECONDS = 60.0
+"""How long a change that other writers overtake is tried again."""
+
+_LOCK = "index.lock"
+_LOCK_POLL = 0.5
+"""Seconds between two looks at a lock that another process holds."""
+
+# Cosines that differ by less are a tie as far as the search is concerned that decides whether it has seen enough.
+_TIE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -87,7 +113,7 @@ def default_location(folder: str | Path) -> Path:
 
 
 class Store:
-    """An open store. Get one with `Store.create` or `Store.open`.
+    """An open store. Get one with `Store.create`, `Store.open` or `Store.planned`.
 
     Every change is atomic: a reader, or a process killed at any time, finds the table before or after it. A
     store that stays open sees what other processes write.
@@ -97,39 +123,37 @@ class Store:
         self.location = location
         self.info = info
         self._table = table
+        self._has_key = False
+        self._has_place = False  # whether its folder has been there
 
     @staticmethod
     def exists(location: str | Path) -> bool:
         """Whether there is a store at a folder or URI; a StoreError if that cannot be found out."""
-        # To connect to a local folder makes the folder, so look first.
-        if not _is_uri(location):
-            return (Path(location) / f"{_TABLE}.lance").is_dir()
-        with _explained(f"Cannot reach the store '{location}'"):
-            return _TABLE in _connect(location).list_tables().tables
+        if is_uri(location):
+            with _explained(f"Cannot reach the store '{location}'"):
+                database = _connect(location)
+                return _TABLE in database.list_tables().tables and _is_whole(database)
+        # Connecting to a local folder would make the folder. A process that was killed while it made the store, or
+        # that is about to make it, has the table's folder but no version of it.
+        try:
+            return any((Path(location) / f"{_TABLE}.lance" / "_versions").iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise StoreError(f"Cannot reach the store '{location}': {error.strerror}.") from error
 
     @classmethod
     def create(cls, location: str | Path, info: StoreInfo) -> Store:
         """Make an empty store; a StoreError if there is one already or the place cannot be written to."""
-        columns = [
-            pa.field("path", pa.string(), nullable=False),
-            pa.field("mtime_ns", pa.int64(), nullable=False),
-            pa.field("size", pa.int64(), nullable=False),
-            pa.field("digest", pa.string(), nullable=False),
-            pa.field("width", pa.int32(), nullable=False),
-            pa.field("height", pa.int32(), nullable=False),
-            pa.field("vector", pa.list_(pa.float32(), info.width), nullable=False),
-        ]
-        about = {
-            "format": _FORMAT,
-            "root": _portable_root(location, info.root),
-            "model": info.model,
-            "fingerprint": info.fingerprint,
-            "width": info.width,
-        }
-        schema = pa.schema(columns, metadata={_METADATA_KEY: json.dumps(about).encode()})
-        with _explained(f"Cannot make a store at '{location}' (--store names another place)"):
-            table = _connect(location).create_table(_TABLE, schema=schema)
-        return cls(str(location), table, info)
+        store = cls.planned(location, info)
+        with _explained(_cannot_make(location)):
+            store._table = _connect(location).create_table(_TABLE, schema=_schema(location, info))
+        return store
+
+    @classmethod
+    def planned(cls, location: str | Path, info: StoreInfo) -> Store:
+        """A store that its first written row makes; until then it is empty, and nothing is at its place."""
+        return cls(str(location), None, info)
 
     @classmethod
     def open(cls, location: str | Path) -> Store:
@@ -165,36 +189,106 @@ class Store:
             f"use --model {self.info.model}, or index again into another place with --store."
         )
 
+    def check_root(self, root: Path) -> None:
+        """A StoreError, which says what to do, unless the store holds pictures of this folder (absolute)."""
+        if self.info.root != root:
+            raise StoreError(
+                f"The store '{self.location}' holds pictures of '{self.info.root}', not of '{root}'; "
+                "name another place with --store."
+            )
+
+    @contextmanager
+    def only_writer(self, wait: Callable[[], bool]) -> Iterator[bool]:
+        """Hold the store's lock between processes: True within it, False if another process kept it.
+
+        `wait` is called whenever another process is found to hold it, and says whether to go on waiting. The
+        system takes the lock from a process that ends, however it ends. Where no lock can be had (an object
+        store, a folder that cannot be written to, a file system without locks) this goes on without: the lock
+        saves two processes from doing the same work, and is not what keeps a path in one row.
+        """
+        if is_uri(self.location):
+            yield True
+            return
+        lock = _Lock(Path(self.location))
+        try:
+            mine = lock.acquire(wait)
+            self._has_place = True
+            yield mine
+        finally:
+            lock.release(unused=not self.exists(self.location))
+
     def __len__(self) -> int:
-        """The number of pictures."""
+        """The number of rows: of pictures, unless some path is there twice (see `repair`)."""
         with self._reading():
-            return int(self._table.count_rows())
+            table = self._opened()
+            return 0 if table is None else int(table.count_rows())
 
     def files(self) -> dict[str, FileState]:
         """The state of every file when it was indexed, by relative path."""
-        with self._reading():
-            table = self._table.search().select(["path", "mtime_ns", "size"]).to_arrow()
-        paths, times, sizes = (table[name].to_pylist() for name in ("path", "mtime_ns", "size"))
-        return {path: FileState(*state) for path, *state in zip(paths, times, sizes, strict=True)}
+        paths, times, sizes = self._columns("path", "mtime_ns", "size")
+        return dict(zip(paths, map(FileState, times, sizes), strict=True))
 
-    def upsert(self, rows: Sequence[Row]) -> None:
-        """Write rows, in one change; a row whose path is there already replaces it."""
+    def digests(self) -> dict[str, str]:
+        """The digest of every file when it was indexed, by relative path."""
+        return dict(zip(*self._columns("path", "digest"), strict=True))
+
+    def with_digests(self, digests: Collection[str]) -> dict[str, Row]:
+        """For each of these digests that the store has, one of its rows."""
+        rows: dict[str, Row] = {}
+        wanted = list(digests)
+        with self._reading():
+            table = self._opened()
+            if table is None:
+                return {}
+            for start in range(0, len(wanted), _VALUES_AT_ONCE):
+                condition = f"digest IN {_sql_list(wanted[start : start + _VALUES_AT_ONCE])}"
+                found = table.search().where(condition).select(list(Row._fields)).to_arrow()
+                vectors = found["vector"].combine_chunks().flatten().to_numpy().reshape(-1, self.info.width)
+                others = (found[name].to_pylist() for name in Row._fields[:-1])
+                rows |= {row.digest: row for row in map(Row, *others, vectors)}
+        return rows
+
+    def snapshot(self) -> Store:
+        """The store as it is now, to read from; later changes do not show in it."""
+        with self._reading():
+            table = self._opened()
+            if table is None:
+                return Store.planned(self.location, self.info)
+            pinned = _connect(self.location).open_table(_TABLE)
+            pinned.checkout(table.version)
+        return Store(self.location, pinned, self.info)
+
+    def upsert(self, rows: Iterable[Row]) -> None:
+        """Write rows, in one change; a row whose path is there already replaces it, the last of a path wins."""
+        rows = list({row.path: row for row in rows}.values())
         if not rows:
             return
         vectors = np.stack([row.vector for row in rows])  # (N, D)
         columns = [pa.array([row[i] for row in rows]) for i in range(len(Row._fields) - 1)]
         columns.append(pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), self.info.width))
+        table = self._opened()
+        if table is None:
+            table = self._made()
         with self._writing():
-            schema = self._table.schema
+            self._declare_key(table)
+            schema = table.schema
             data = pa.table([column.cast(schema.field(i).type) for i, column in enumerate(columns)], schema=schema)
-            self._table.merge_insert("path").when_matched_update_all().when_not_matched_insert_all().execute(data)
+            merge = table.merge_insert("path").when_matched_update_all().when_not_matched_insert_all()
+            _retried(lambda: merge.execute(data))
 
     def remove(self, paths: Iterable[str]) -> None:
         """Take the rows of these paths out; paths that are not there are passed over."""
-        paths = list(paths)
-        with self._writing():
-            for start in range(0, len(paths), _PATHS_AT_ONCE):
-                self._table.delete(f"path IN {_sql_list(paths[start : start + _PATHS_AT_ONCE])}")
+        self._delete("path", [_sql_text(path) for path in paths])
+
+    def repair(self) -> int:
+        """Leave one row of each path that has several, the latest; how many rows that removed."""
+        paths, times, row_ids = self._columns("path", "mtime_ns", "_rowid")
+        order = sorted(range(len(paths)), key=lambda i: (times[i], row_ids[i]))
+        latest = {paths[i]: i for i in order}
+        extra = [str(row_ids[i]) for i in order if latest[paths[i]] != i]
+        # A row that another writer replaces or moves in the meantime gets another id, so that this passes it over.
+        self._delete("_rowid", extra)
+        return len(extra)
 
     def optimize(self) -> None:
         """Make searches fast after writes: merge small files, drop old versions, keep the approximate index.
@@ -204,9 +298,12 @@ class Store:
         in them are whole, so that scores stay exact.
         """
         with self._writing():
-            if self._table.count_rows() >= ANN_ROWS and not self._table.list_indices():
-                self._table.create_index("vector", config=IvfFlat(distance_type="cosine"))
-            self._table.optimize(cleanup_older_than=_KEEP_VERSIONS)
+            table = self._opened()
+            if table is None:
+                return
+            if table.count_rows() >= ANN_ROWS and not table.list_indices():
+                _retried(lambda: table.create_index("vector", config=IvfFlat(distance_type="cosine")))
+            _retried(lambda: table.optimize(cleanup_older_than=_KEEP_VERSIONS))
 
     def search(
         self,
@@ -219,10 +316,14 @@ class Store:
         """The k pictures whose vectors have the greatest cosine with `vector` (D,), best first.
 
         Fewer only if the store has fewer: `where`, an SQL condition over the columns, and the excluded paths
-        and digests hold before the k best are taken. Pictures of equal score come in the order of their paths.
+        and digests hold before the k best are taken. Copies (pictures of equal digest) have equal scores.
+        Pictures of equal score come in the order of their paths.
 
         Raises StoreError if the condition cannot be understood.
         """
+        table = self._opened()
+        if table is None:
+            return []
         conditions = []
         if where is not None:
             self._check_condition(where)
@@ -232,26 +333,78 @@ class Store:
         if without_digests:
             conditions.append(f"digest NOT IN {_sql_list(without_digests)}")
         with self._reading():
+            rows = int(table.count_rows())
             query = (
-                self._table.search(vector, vector_column_name="vector")
+                table.search(vector, vector_column_name="vector")
                 .distance_type("cosine")
                 # Without the index these two change nothing. Zero means no upper limit: a narrow condition
                 # must not leave fewer than k.
                 .minimum_nprobes(_PROBES)
                 .maximum_nprobes(0)
-                .select(["path", "_distance"])
-                .limit(k)
+                .select(["path", "digest", "_distance"])
             )
             if conditions:
                 query = query.where(" AND ".join(conditions), prefilter=True)
-            table = query.to_arrow()
-        hits = zip(table["path"].to_pylist(), table["_distance"].to_pylist(), strict=True)
-        return sorted((Hit(path, 1.0 - distance) for path, distance in hits), key=lambda hit: (-hit.score, hit.path))
+            return _best(query, k, rows) if rows else []
 
     def _check_condition(self, where: str) -> None:
         # On its own, so that the error speaks of what the user wrote and not of what is added to it.
         with _explained(f"Cannot use the condition {where!r}"):
             self._table.search().where(f"({where})").select(["path"]).limit(1).to_arrow()
+
+    def _opened(self) -> Any | None:
+        """The table; None as long as nobody has made it."""
+        if self._table is None and self.exists(self.location):
+            found = Store.open(self.location)
+            found.check_model(self.info.model, self.info.fingerprint)
+            found.check_root(self.info.root)
+            self._table = found._table
+        return self._table
+
+    def _made(self) -> Any:
+        """The table, made now, unless another process was faster."""
+        # LanceDB would make the folder of a disk that was disconnected meanwhile, on another disk.
+        if self._has_place and not os.path.isdir(self.location):
+            raise StoreError(f"{_cannot_make(self.location)}: the folder is gone.")
+        try:
+            self._table = Store.create(self.location, self.info)._table
+        except StoreError:
+            if self._opened() is None:
+                raise
+        return self._table
+
+    def _declare_key(self, table: Any) -> None:
+        """Declare the key of a table that was made before keys were declared."""
+        if self._has_key:
+            return
+        metadata = table.schema.field("path").metadata or {}
+        if not any(name.startswith(_KEY_MARK) for name in metadata):
+            try:
+                _retried(lambda: table.set_unenforced_primary_key("path"))
+            except ValueError as error:
+                if "already set" not in str(error):  # by another writer, at the same time
+                    raise
+        self._has_key = True
+
+    def _columns(self, *names: str) -> list[list[Any]]:
+        """Whole columns as lists, in the same order; `_rowid` is where a row lies."""
+        with self._reading():
+            table = self._opened()
+            if table is None:
+                return [[] for _ in names]
+            query = table.search().select([name for name in names if name != "_rowid"])
+            found = query.with_row_id("_rowid" in names).to_arrow()
+        return [found[name].to_pylist() for name in names]
+
+    def _delete(self, column: str, values: Sequence[str]) -> None:
+        """Take out the rows with one of these values, given as SQL."""
+        with self._writing():
+            table = self._opened()
+            if table is None:
+                return
+            for start in range(0, len(values), _VALUES_AT_ONCE):
+                condition = f"{column} IN ({', '.join(values[start : start + _VALUES_AT_ONCE])})"
+                _retried(partial(table.delete, condition))
 
     def _reading(self) -> Any:
         return _explained(f"Cannot read the store '{self.location}' (if it is damaged, delete it and index again)")
@@ -260,26 +413,151 @@ class Store:
         return _explained(f"Cannot write to the store '{self.location}'")
 
 
-def _is_uri(location: str | Path) -> bool:
-    return "://" in str(location)
+def is_uri(location: str | Path) -> bool:
+    """Whether a location is a URI, `scheme://...`; anything else is a folder, also `memory:` or `Trip: Rome`."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", str(location)) is not None
 
 
 def _connect(location: str | Path) -> Any:
+    # LanceDB takes whatever has a colon for a URI, but not an absolute path.
+    place = str(location) if is_uri(location) else str(Path(location).resolve())
     # An interval of zero: every query sees the latest version, which on a local disk costs nothing to look up.
-    return lancedb.connect(str(location), read_consistency_interval=timedelta(0))
+    return lancedb.connect(place, read_consistency_interval=timedelta(0))
+
+
+def _is_whole(database: Any) -> bool:
+    """Whether the table can be opened: it is listed from its first file on, also while another process makes it."""
+    try:
+        database.open_table(_TABLE)
+    except ValueError as error:
+        if "was not found" in str(error):
+            return False
+        raise
+    return True
+
+
+def _schema(location: str | Path, info: StoreInfo) -> pa.Schema:
+    """The table's columns and, as metadata, what it holds."""
+    columns = [
+        pa.field("path", pa.string(), nullable=False, metadata={_KEY_MARK: b"true"}),
+        pa.field("mtime_ns", pa.int64(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("digest", pa.string(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("vector", pa.list_(pa.float32(), info.width), nullable=False),
+    ]
+    about = {
+        "format": _FORMAT,
+        "root": _portable_root(location, info.root),
+        "model": info.model,
+        "fingerprint": info.fingerprint,
+        "width": info.width,
+    }
+    return pa.schema(columns, metadata={_METADATA_KEY: json.dumps(about).encode()})
 
 
 def _portable_root(location: str | Path, root: Path) -> str:
     """The root as it is written down: relative where the store lies within it, so that both can be moved."""
-    if not _is_uri(location):
+    if not is_uri(location):
         place = Path(location).resolve()
         if place.is_relative_to(root):
             return "/".join([".."] * len(place.relative_to(root).parts)) or "."
     return root.as_posix()
 
 
+def _cannot_make(location: str | Path) -> str:
+    return f"Cannot make a store at '{location}' (--store names another place)"
+
+
+def _sql_text(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
 def _sql_list(texts: Iterable[str]) -> str:
-    return "(" + ", ".join("'" + text.replace("'", "''") + "'" for text in texts) + ")"
+    return "(" + ", ".join(map(_sql_text, texts)) + ")"
+
+
+def _best(query: Any, k: int, rows: int) -> list[Hit]:
+    """The k best of a query's hits, each path once, with all ties at the end considered."""
+    limit = k
+    while True:
+        # One more than asked for, to see whether the last one is tied with the next.
+        limit = min(limit + 1, rows)
+        table = query.limit(limit).to_arrow()
+        found = [table[name].to_pylist() for name in ("path", "digest", "_distance")]
+        scores: dict[str, float] = {}
+        hits: dict[str, Hit] = {}
+        for path, digest, distance in sorted(zip(*found, strict=True), key=lambda one: one[2]):
+            hits.setdefault(path, Hit(path, scores.setdefault(digest, 1.0 - distance)))
+        best = sorted(hits.values(), key=lambda hit: (-hit.score, hit.path))
+        all_seen = len(table) < limit or limit >= rows
+        if all_seen or (len(best) > k and 1.0 - max(found[2]) < best[k - 1].score - _TIE):
+            return best[:k]
+        limit *= 2
+
+
+class _Lock:
+    """A lock between processes, a file in the folder of a store; makes the folder where it is missing."""
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+        # Not a soft lock (one that is held while a file exists), which stays behind when a process is killed.
+        self._file = FileLock(place / _LOCK, fallback_to_soft=False)
+        self._made: list[Path] = []
+
+    def acquire(self, wait: Callable[[], bool]) -> bool:
+        """As `Store.only_writer`."""
+        seconds = 0.0
+        while True:
+            self._make_folders()
+            try:
+                self._file.acquire(timeout=seconds)
+                return True
+            except Timeout:
+                if not wait():
+                    return False
+                seconds = _LOCK_POLL
+            except FileNotFoundError:
+                continue  # whoever had the lock has removed the folder, see `release`
+            except (OSError, NotImplementedError):
+                return True  # if nothing can be written here, the first write says why
+
+    def release(self, unused: bool) -> None:
+        """Give the lock back; what was made for a store that nothing was written to is removed again."""
+        # Before the lock is free, so that nobody else is using the folder.
+        if unused and self._made and self._file.is_locked:
+            shutil.rmtree(self._place, ignore_errors=True)
+        self._file.release()
+        if unused:
+            with suppress(OSError):  # something else is in it
+                for folder in self._made:
+                    if folder.exists():
+                        folder.rmdir()
+
+    def _make_folders(self) -> None:
+        folders = (self._place, *self._place.parents)
+        self._made = [folder for folder in folders if not os.path.exists(folder)]
+        try:
+            self._place.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"{_cannot_make(self._place)}: {error.strerror}.") from error
+
+
+_Result = TypeVar("_Result")
+
+
+def _retried(change: Callable[[], _Result]) -> _Result:
+    """Make a change, again while other writers are faster, for up to a minute."""
+    until = time.monotonic() + _CONFLICT_SECONDS
+    while True:
+        try:
+            return change()
+        except (OSError, RuntimeError, ValueError) as error:
+            if time.monotonic() > until or not _CONFLICT.search(str(error)):
+                raise
+        # Writers that failed together should not try again together.
+        time.sleep(random.uniform(0.02, 0.5))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ once. Results go to stdout; progress, notes and errors go to stderr.
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -62,6 +63,8 @@ def run(arguments: Sequence[str]) -> int:
     """
     # Pillow warns of large pictures and of odd metadata, without a name: nothing a user could act on.
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    # LanceDB's own log warns of conflicts between writers, which are resolved.
+    os.environ.setdefault("LANCEDB_LOG", "error")
     with warnings.catch_warnings():
         warnings.showwarning = _shown(warnings.showwarning)
         return _run(arguments)

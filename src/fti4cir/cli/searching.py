@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 TopOption = Annotated[int, typer.Option("-k", min=1, help="How many pictures to show.")]
 
 
+PATIENCE = 10.0
+"""Seconds that a search waits for another process that is indexing the same folder."""
+
+
 def index(
     folder: Annotated[
         Path, typer.Argument(metavar="FOLDER", help="The folder with the pictures; those below it are included.")
@@ -94,8 +98,8 @@ def search(
         _require_folder(folder)
         loaded = load_model(model or _model_of(default_location(folder)))
         opened = store_for(folder, loaded)
-        report = _bring_up_to_date(folder, opened, loaded)
-        if report.added or report.updated or report.removed:
+        report = _bring_up_to_date(folder, opened, loaded, patience=PATIENCE)
+        if report.added or report.updated or report.removed or report.moved:
             note(_counts(report))
     results = Searcher(loaded, opened).search(image or [], text, without, k, where, include_reference)
     if as_json:
@@ -161,11 +165,11 @@ def _model_of(location: str | Path) -> str:
     return Store.open(location).info.model if Store.exists(location) else DEFAULT_MODEL
 
 
-def _bring_up_to_date(folder: Path, store: Store, model: Model) -> IndexReport:
+def _bring_up_to_date(folder: Path, store: Store, model: Model, patience: float | None = None) -> IndexReport:
     from ..indexing import index_folder
 
     with progress_bar("indexing") as progress:
-        report = index_folder(folder, store, model, progress)
+        report = index_folder(folder, store, model, progress, say=note, patience=patience)
     for _, reason in report.skipped:
         note(f"skipped: {reason}")
     return report
@@ -174,7 +178,7 @@ def _bring_up_to_date(folder: Path, store: Store, model: Model) -> IndexReport:
 def _counts(report: IndexReport) -> str:
     return (
         f"{report.total} pictures: {report.added} added, {report.updated} updated, {report.unchanged} unchanged, "
-        f"{report.removed} removed, {len(report.skipped)} skipped"
+        f"{report.removed} removed, {report.moved} moved, {len(report.skipped)} skipped"
     )
 
 
