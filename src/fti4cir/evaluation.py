@@ -4,6 +4,9 @@ Each picture of the gallery is read and encoded once. Queries are composed while
 reference is at hand: local features are by far the largest thing here (hundreds of times the global one), and so
 they never outlive their batch. What stays is one global feature a picture and one composed feature a query. Scores
 exist for a block of queries at a time, so that a gallery of a hundred thousand pictures needs no more memory than that.
+
+Copies of a file tie exactly, and then the first of them in the gallery ranks first (`metrics.rank`). How a feature is
+rounded depends on the batch that its picture was in and on the processor, so copies share the feature of the first.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -29,8 +32,17 @@ from .baselines.base import Method
 from .datasets.base import Benchmark
 from .errors import ModelError, PictureError
 from .features import FileSource, Say, compute
-from .metrics import Difference, average_precision_at, bootstrap_interval, paired_bootstrap, rank, recall_at
-from .pictures import open_picture
+from .metrics import (
+    Difference,
+    average_precision_at,
+    bootstrap_interval,
+    first_equal,
+    paired_bootstrap,
+    rank,
+    recall_at,
+    similarities,
+)
+from .pictures import content_digest, decode_picture, read_file
 
 _BATCH = 32  # pictures through the image tower at a time
 _NORMALISED = 2**13  # cached features normalised at a time
@@ -164,11 +176,12 @@ def evaluate(
         gallery = _encode(benchmark, encoder, queries, tell, lose)
     else:
         gallery = _encode_into(cache, benchmark, encoder, queries, tell, lose, note)
+    first = first_equal(gallery)
     evaluations = []
     for method, name, features in zip(methods, models, queries.composed, strict=True):
         if not np.isfinite(features).all():
             raise ModelError(f"The method {method.name!r} on the model {name} gives features that are not finite.")
-        ranking, subset_ranking = rank_gallery(benchmark, features, gallery, lost)
+        ranking, subset_ranking = rank_gallery(benchmark, features, gallery, lost, first)
         judged = judge(benchmark, ranking, subset_ranking, method.name, name)
         evaluations.append(_without(judged, tuple(sorted(lost))) if lost else judged)
     return evaluations
@@ -184,6 +197,19 @@ def _without(evaluation: Evaluation, unreadable: tuple[int, ...]) -> Evaluation:
         missing=evaluation.missing + count,
         unreadable=unreadable,
     )
+
+
+def share_first(features: NDArray[np.float32], contents: Sequence[Hashable | None]) -> None:
+    """Give what has the same content the same feature, that of the first, in place.
+
+    Args:
+        features: (N, D).
+        contents: what stands for each row's content (N,), the digest of a file, say; None for nothing known.
+    """
+    seen: dict[Hashable, int] = {}
+    for position, content in enumerate(contents):
+        if content is not None and (first := seen.setdefault(content, position)) != position:
+            features[position] = features[first]
 
 
 def judge(
@@ -327,10 +353,14 @@ def _encode(
     """Unit-length features of the gallery (N, D), zero for a picture that is lost; queries are composed on the way."""
     paths = benchmark.gallery.paths
     gallery = np.zeros((len(paths), encoder.joint_width), dtype=np.float32)
-    for positions, pixels in _pixels(paths, range(len(paths)), encoder, progress, lose):
+    digests: list[str | None] = [None] * len(paths)
+    for positions, pixels, contents in _pixels(paths, range(len(paths)), encoder, progress, lose):
         features = encoder.encode_pixels(pixels)
         gallery[positions] = F.normalize(features.image, dim=-1).cpu().numpy()
+        for position, digest in zip(positions, contents, strict=True):
+            digests[position] = digest
         queries.compose(positions, features)
+    share_first(gallery, digests)
     return gallery
 
 
@@ -355,26 +385,29 @@ def _encode_into(
     gallery = np.empty((len(paths), encoder.joint_width), dtype=np.float32)
     for block in _blocks(range(len(paths)), _NORMALISED):
         gallery[block] = F.normalize(torch.from_numpy(np.array(kept.image[block])), dim=-1).numpy()
+    share_first(gallery, kept.digests)
     # Composing takes local features, which are too large to be kept for a gallery.
     references = [position for position in queries.references if position not in kept.unreadable]
-    for positions, pixels in _pixels(paths, references, encoder, progress, lose):
+    for positions, pixels, _ in _pixels(paths, references, encoder, progress, lose):
         queries.compose(positions, encoder.encode_pixels(pixels))
     return gallery
 
 
 def _pixels(
     paths: Sequence[Path], positions: Sequence[int], encoder: DualEncoder, progress: Progress, lose: _Lose
-) -> Iterator[tuple[list[int], Tensor]]:
-    """Batches of pictures at these positions, in order: where they stand (B,), at most 32, and (B, 3, S, S).
+) -> Iterator[tuple[list[int], Tensor, list[str]]]:
+    """Batches of pictures at these positions, in order: where they stand (B,), (B, 3, S, S), their files' digests.
 
-    They are read by threads, at most one batch ahead of the encoder.
+    A batch has at most 32. They are read by threads, at most one batch ahead of the encoder.
     """
 
-    def read(position: int) -> Tensor | PictureError:
+    def read(position: int) -> tuple[Tensor, str] | PictureError:
         try:
-            return encoder.preprocess(open_picture(paths[position], at_least=encoder.input_size))
+            content = read_file(paths[position])
+            picture = decode_picture(content, paths[position], at_least=encoder.input_size).image
         except PictureError as error:
             return error
+        return encoder.preprocess(picture), content_digest(content)
 
     remaining, done = iter(positions), 0
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
@@ -383,31 +416,40 @@ def _pixels(
             batch = [ahead.popleft() for _ in range(min(_BATCH, len(ahead)))]
             found = [(position, future.result()) for position, future in batch]
             ahead.extend((position, pool.submit(read, position)) for position in islice(remaining, _BATCH))
-            for position, picture in found:
-                if isinstance(picture, PictureError):
-                    lose(position, str(picture))
-            readable = [(position, picture) for position, picture in found if isinstance(picture, Tensor)]
+            for position, error in found:
+                if isinstance(error, PictureError):
+                    lose(position, str(error))
+            readable = [(position, *read) for position, read in found if not isinstance(read, PictureError)]
             if readable:
-                yield [position for position, _ in readable], torch.stack([picture for _, picture in readable])
+                numbers, pictures, digests = zip(*readable, strict=True)
+                yield list(numbers), torch.stack(pictures), list(digests)
             done += len(batch)
             progress(done, len(positions))
 
 
 def rank_gallery(
-    benchmark: Benchmark, composed: NDArray[np.float32], gallery: NDArray[np.float32], lost: Collection[int] = ()
+    benchmark: Benchmark,
+    composed: NDArray[np.float32],
+    gallery: NDArray[np.float32],
+    lost: Collection[int] = (),
+    first: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
     """Rank the gallery for each query, and within its few pictures where the benchmark has such.
+
+    Pictures with equal features tie, and rank in gallery order.
 
     Args:
         benchmark: what each query excludes, and the cuts that say how deep to rank.
         composed: (Q, D) unit-length features of the queries.
         gallery: (N, D) unit-length features of the pictures that are here; may be memory-mapped.
         lost: the positions of those that are treated as missing, for they could not be read.
+        first: `metrics.first_equal` of the gallery, where it is known already.
 
     Returns:
         `ranking` and `subset_ranking` as in `Evaluation`. A query whose reference is missing finds nothing.
     """
     count, places = len(gallery), benchmark.gallery.places
+    first = first_equal(gallery) if first is None else first
     # Missing pictures take no rank, but a gallery that lacks some is asked for as many ranks as one that is whole.
     ranking = np.full((len(composed), min(_depth(benchmark), places)), -1)
     subset_ranking = np.full((len(composed), max(benchmark.subset_cuts)), -1) if benchmark.subset_cuts else None
@@ -418,7 +460,7 @@ def rank_gallery(
             if (reference := benchmark.queries[number].reference) < count and reference not in lost
         ]
         queries = [benchmark.queries[number] for number in block]
-        scores = composed[block] @ gallery.T  # (B, N)
+        scores = similarities(composed[block], gallery, first)  # (B, N)
         excluded = _mask([query.exclude for query in queries], places)[:, :count]
         excluded[:, list(lost)] = True
         found = rank(scores, ranking.shape[1], excluded)
