@@ -29,6 +29,7 @@ from torch.nn import functional as F
 
 from .backbones.base import DualEncoder, VisionFeatures
 from .baselines.base import Method
+from .baselines.simple import Captioned
 from .datasets.base import Benchmark
 from .errors import ModelError, PictureError
 from .features import FileSource, Say, compute
@@ -157,11 +158,15 @@ def evaluate(
         One evaluation a method, in the order of the methods.
 
     Raises:
+        InputError: if a picture that a query starts from has no caption, and a method needs one.
         PictureError: if a picture of the gallery cannot be read, unless `allow_unreadable`; none is dropped silently.
         ModelError: if a feature is not a finite number.
         CacheError: if the cache cannot be written or is damaged.
     """
     models = [model] * len(methods) if isinstance(model, str) else model
+    for method in methods:
+        if isinstance(method, Captioned):  # now, not after the first thousand pictures
+            method.require(_references(benchmark))
     queries = _Queries(benchmark, methods, encoder.joint_width)
     tell, note = progress or (lambda done, total: None), say or (lambda message: None)
     lost: set[int] = set()
@@ -185,6 +190,13 @@ def evaluate(
         judged = judge(benchmark, ranking, subset_ranking, method.name, name)
         evaluations.append(_without(judged, tuple(sorted(lost))) if lost else judged)
     return evaluations
+
+
+def _references(benchmark: Benchmark) -> list[Path]:
+    """The files of the pictures that queries start from, as far as they are here."""
+    gallery = benchmark.gallery
+    positions = dict.fromkeys(query.reference for query in benchmark.queries)
+    return [gallery.paths[position] for position in positions if position < len(gallery)]
 
 
 def _without(evaluation: Evaluation, unreadable: tuple[int, ...]) -> Evaluation:
