@@ -452,6 +452,24 @@ def test_a_cache_drops_no_picture(benchmark, tmp_path):
     assert kept_in(tmp_path / "cache", spoilt)[0].metrics() == kept_in(tmp_path / "other", benchmark)[0].metrics()
 
 
+def test_figures_that_no_ranking_could_raise_are_not_for_people(benchmark):
+    """With sixty right answers a query, the first place says nothing; of one that counts it does."""
+    many = tuple(range(60))
+    queries = [replace(query, targets=many, recall_targets=None) for query in benchmark.queries]
+    result = evaluate(replace(benchmark, queries=tuple(queries)), Tiny(), [ImageOnly()], "tiny")[0]
+    assert result.ceilings == pytest.approx(
+        {"mAP@5": 1, "mAP@10": 1, "R@1": 1 / 60, "R@10": 1 / 6, "R@500": 1, "Rs@1": 1 / 60, "Rs@3": 3 / 60}
+    )
+    assert result.shown == ["mAP@5", "mAP@10", "R@500"]
+    told = result.to_json()
+    assert (
+        list(told["metrics"]) == list(told["ceilings"]) == list(result.per_query)
+    )  # all of them, with what bounds them
+    one = tuple(replace(query, targets=many, recall_targets=(7,)) for query in queries)
+    result = evaluate(replace(benchmark, queries=one), Tiny(), [ImageOnly()], "tiny")[0]
+    assert result.shown == list(result.per_query)
+
+
 def test_comparison_is_paired(benchmark):
     encoder = Tiny()
     image, both = evaluate(benchmark, encoder, [ImageOnly(), WeightedSum(encoder)], "tiny")

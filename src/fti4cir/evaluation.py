@@ -48,6 +48,7 @@ from .pictures import content_digest, decode_picture, read_file
 _BATCH = 32  # pictures through the image tower at a time
 _NORMALISED = 2**13  # cached features normalised at a time
 _SHOWN = 10  # ranks that a report can count on
+_WORTH_SHOWING = 0.5  # of what a perfect ranking would reach
 _SCORES = 2**23  # scores held at a time while ranking: 32 MiB of float32, and a few times that to rank them
 
 Progress = Callable[[int, int], object]
@@ -80,6 +81,8 @@ class Evaluation:
     """The same within each query's few pictures, as deep as the deepest subset cut; None where there are no such."""
     unreadable: tuple[int, ...] = field(default=(), repr=False)
     """The gallery positions of pictures that could not be read, which are counted as missing."""
+    ceilings: Mapping[str, float] = field(default_factory=dict, repr=False)
+    """What each metric would be if every ranking were perfect; 1 for a metric that is not there."""
 
     @property
     def queries(self) -> int:
@@ -89,6 +92,14 @@ class Evaluation:
     def metrics(self) -> dict[str, float]:
         """Each metric's mean over the queries."""
         return {name: float(figures.mean()) for name, figures in self.per_query.items()}
+
+    @property
+    def shown(self) -> list[str]:
+        """The metrics that are worth showing to people: those of which a perfect ranking would reach a half.
+
+        Where a query has hundreds of right answers, the share of them that is found first says nothing.
+        """
+        return [name for name in self.per_query if self.ceilings.get(name, 1.0) >= _WORTH_SHOWING]
 
     def intervals(self) -> dict[str, tuple[float, float]]:
         """Each metric's 95 % bootstrap interval; all queries of one reference are drawn together."""
@@ -127,6 +138,7 @@ class Evaluation:
             "missing": self.missing,
             "metrics": self.metrics(),
             "intervals": {name: list(ends) for name, ends in self.intervals().items()},
+            "ceilings": {name: self.ceilings.get(name, 1.0) for name in self.per_query},
             "by_value": self.by_value(),
         }
 
@@ -256,7 +268,21 @@ def judge(
         values=benchmark.values,
         ranking=np.empty((len(benchmark.queries), 0), dtype=np.int64) if ranking is None else ranking,
         subset_ranking=subset_ranking,
+        ceilings=_ceilings(benchmark) if benchmark.answers_known else {},
     )
+
+
+def _ceilings(benchmark: Benchmark) -> dict[str, float]:
+    """`Evaluation.ceilings`: recall is bounded by how many right answers a query has, precision is not."""
+    counts = np.array([len(query.recall_targets or query.targets) for query in benchmark.queries])
+    return {
+        **{f"mAP@{k}": 1.0 for k in benchmark.precision_cuts},
+        **{
+            f"{prefix}@{k}": float((np.minimum(counts, k) / counts).mean())
+            for prefix, cuts in (("R", benchmark.recall_cuts), ("Rs", benchmark.subset_cuts))
+            for k in cuts
+        },
+    }
 
 
 def compare(first: Evaluation, second: Evaluation, metric: str) -> Difference:
