@@ -17,6 +17,8 @@ from tinyclip import clip_folder, encoder, random_inversion
 
 __all__ = ["clip_folder", "encoder"]
 
+pytestmark = pytest.mark.numeric
+
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="the benchmarks' annotation files are not beside the project")
 
 PICTURES = 54  # enough for fifty predictions without the reference

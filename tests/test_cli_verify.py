@@ -13,6 +13,8 @@ import tinybench
 from fti4cir import cli
 from terminal import one_error_line
 
+pytestmark = pytest.mark.numeric
+
 FIXED = ["benchmark", "split", "method", "model", "queries", "gallery", "metrics"]
 
 

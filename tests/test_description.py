@@ -21,6 +21,8 @@ from tinyclip import clip_folder, encoder, picture, random_inversion
 
 __all__ = ["clip_folder", "encoder"]
 
+pytestmark = pytest.mark.numeric
+
 PICTURES = 7
 
 

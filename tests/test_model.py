@@ -15,6 +15,8 @@ from tinyclip import JOINT, TOKEN, VISION, clip_folder, encoder, picture, random
 
 __all__ = ["clip_folder", "encoder"]
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture(scope="module")
 def model(encoder: ClipEncoder) -> Model:

@@ -9,6 +9,8 @@ from fti4cir.backbones.base import VisionFeatures
 from fti4cir.baselines.simple import Captioned, ImageOnly, TextOnly, WeightedSum
 from fti4cir.errors import InputError
 
+pytestmark = pytest.mark.numeric
+
 DIRECTIONS = {"right": (1.0, 0.0), "up": (0.0, 1.0), "left": (-1.0, 0.0)}
 
 
