@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -52,6 +53,20 @@ def test_parts_count_alike() -> None:
     }
     assert told["intervals"].keys() == told["metrics"].keys()
     assert "dress | shirt" in told["protocol"]
+
+
+def test_what_is_shown_of_the_parts() -> None:
+    dress, shirt = evaluation("dress", [1, 0]), evaluation("shirt", [1, 1])
+    found = averaging.average("fashioniq", [dress, replace(shirt, ceilings={"R@10": 0.2, "R@50": 0.9})])
+    assert found.shown == ["R@50", "dress R@10", "dress R@50", "shirt R@50"]
+    assert found.to_json()["ceilings"] == {
+        "R@10": pytest.approx(0.6),
+        "R@50": pytest.approx(0.95),
+        "dress R@10": 1.0,
+        "dress R@50": 1.0,
+        "shirt R@10": 0.2,
+        "shirt R@50": 0.9,
+    }
 
 
 def test_the_interval_of_the_mean_is_that_of_drawing_in_each_part() -> None:

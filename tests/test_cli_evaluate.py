@@ -15,6 +15,8 @@ from tinyclip import clip_folder, encoder, random_inversion
 
 __all__ = ["clip_folder", "encoder"]
 
+pytestmark = pytest.mark.numeric
+
 COLOURS = {"Red": (220, 30, 30), "Blue": (30, 30, 220), "Black": (10, 10, 10)}
 
 
@@ -71,6 +73,29 @@ def test_several_methods(shop: Path, model: Path, capsys: pytest.CaptureFixture[
         assert one["difference"] == pytest.approx(image["metrics"]["mAP@10"] - text["metrics"]["mAP@10"])
         low, high = one["interval"]
         assert low <= one["difference"] <= high
+
+
+def test_figures_that_mean_nothing_are_not_printed(
+    shop: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Asked for any kind, each colour has four right answers: R@1 is at most a quarter, R@5 at most 1."""
+    given = ["--model", model, "--method", "image,text", "--keep", ""]
+    assert evaluate(shop, *given, "--report", tmp_path / "report") == 0
+    out = capsys.readouterr().out
+    printed = [line.split()[0] for line in out.splitlines() if line.startswith(("R@", "mAP@")) and "paired" not in line]
+    assert printed == ["mAP@5", "mAP@10", "mAP@25", "mAP@50", "R@5", "R@10", "R@50"]
+    assert "not shown: R@1; queries have so many right answers that a perfect ranking would reach 0.250 only" in out
+    assert evaluate(shop, *given, "--json") == 0
+    told = json.loads(capsys.readouterr().out)["evaluations"][0]
+    assert 0 <= told["metrics"]["R@1"] <= told["ceilings"]["R@1"] == 0.25
+    assert "R@1" in json.loads((tmp_path / "report" / "report.json").read_text())["evaluations"][0]["metrics"]
+    page, table = ((tmp_path / "report" / name).read_text() for name in ("index.html", "table.md"))
+    assert "| method | mAP@5 | mAP@10 | mAP@25 | mAP@50 | R@5 | R@10 | R@50 |" in table
+    assert ">R@1<" not in page
+    for text in (page, table):
+        assert (
+            "Not shown: R@1. Queries have so many right answers that a perfect ranking would reach 0.250 only." in text
+        )
 
 
 def test_for_people(shop: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:

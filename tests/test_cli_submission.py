@@ -17,6 +17,8 @@ from tinyclip import clip_folder, encoder, random_inversion
 
 __all__ = ["clip_folder", "encoder"]
 
+pytestmark = pytest.mark.numeric
+
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="the benchmarks' annotation files are not beside the project")
 
 PICTURES = 54  # enough for fifty predictions without the reference
@@ -40,7 +42,7 @@ def cirr(tmp_path_factory: pytest.TempPathFactory) -> Path:
             {
                 "pairid": 12063 + number,
                 "reference": names[number],
-                "caption": f"is number {number}",
+                "caption": f"is number {number}" if number != 1 else " ",  # as in the real annotation
                 "img_set": {"members": names[:6]},
                 **({"target_hard": names[number + 1]} if split == "val" else {}),
             }
@@ -89,6 +91,27 @@ def test_submission_to_cirr(cirr: Path, model: Path, tmp_path: Path, capsys: pyt
         assert evaluate("cirr", cirr, "--split", "test1", "--predictions", written, "--json") == 0
         told = json.loads(capsys.readouterr().out)
         assert (told["valid"], told["queries"], told["predictions"], told["metrics"]) == (True, 3, count, {})
+
+
+@pytest.mark.parametrize("method", ["image", "text", "sum"])
+def test_a_blank_caption_stops_no_submission(cirr: Path, model: Path, tmp_path: Path, method: str) -> None:
+    """The other methods are in test_annotations.py."""
+    file = tmp_path / "ours.json"
+    given = ["--split", "test1", "--model", model, "--method", method, "--submission", file]
+    assert evaluate("cirr", cirr, *given) == 0
+    assert len(json.loads(file.read_text())["12064"]) == 50
+
+
+def test_a_missing_caption_is_named_at_once(
+    cirr: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before any picture is encoded."""
+    (tmp_path / "captions.csv").write_text("image,caption\npicture-0.png,a dog\n")
+    monkeypatch.setattr(ClipEncoder, "encode_pixels", lambda *_: pytest.fail("a picture was encoded"))
+    given = ["--method", "caption", "--captions", tmp_path / "captions.csv", "--model", model]
+    assert evaluate("cirr", cirr, *given) == 1
+    line = one_error_line(capsys)
+    assert "picture-1.png has no caption; 2 pictures have none; caption all of them with `fti4cir caption" in line
 
 
 def test_submission_to_circo(circo: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

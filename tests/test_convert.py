@@ -26,6 +26,8 @@ from tinyclip import JOINT, VISION, clip_folder, encoder, picture, random_invers
 
 __all__ = ["clip_folder", "encoder"]
 
+pytestmark = pytest.mark.numeric
+
 # -- checkpoints like the release's ---------------------------------------------------------------------------
 
 SETTINGS = {"num_latent": 6, "max_attributes": 4, "threshold": 0.1, "heads": 2, "layers": 2, "dropout": 0.25}

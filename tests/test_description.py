@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ from fti4cir.model import Model
 from tinyclip import clip_folder, encoder, picture, random_inversion
 
 __all__ = ["clip_folder", "encoder"]
+
+pytestmark = pytest.mark.numeric
 
 PICTURES = 7
 
@@ -103,6 +106,23 @@ def test_agrees_with_the_slow_version(folder: Path, model: Model, monkeypatch: p
     assert list(told["metrics"]) == ["R@1", "R@5", "R@10"]
     assert (told["benchmark"], told["queries"], told["gallery"], told["missing"]) == ("descriptions", 7, 13, 0)
     assert evaluations[0].ranking.tolist() != evaluations[1].ranking.tolist()
+
+
+def test_captions_that_read_alike_tie(folder: Path, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Capital letters make no difference to the encoder, and none to the ranking: the first comes first."""
+    encode = Model.encode_texts
+
+    def uneven(self: Model, texts: list[str]) -> torch.Tensor:
+        """As a processor that gives each place of a batch another error."""
+        return encode(self, texts) + 1e-3 * torch.linspace(-1, 1, len(texts))[:, None]
+
+    monkeypatch.setattr(Model, "encode_texts", uneven)
+    found = load(folder, folder / "captions.jsonl")
+    shouted = tuple(text.upper() for text in found.captions)
+    doubled = replace(found, captions=(*shouted, *found.captions))
+    (evaluation,) = describe_retrieval(doubled, [("image", model)])
+    pairs = evaluation.ranking.reshape(PICTURES, -1, 2)
+    assert (pairs[..., 1] == pairs[..., 0] + len(shouted)).all()
 
 
 def test_without_attributes_the_subject_describes(folder: Path, encoder: ClipEncoder) -> None:

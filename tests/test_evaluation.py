@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fti4cir import evaluation
+from fti4cir import evaluation, features
 from fti4cir.backbones.base import VisionFeatures
 from fti4cir.baselines import create
 from fti4cir.baselines.simple import ImageOnly, WeightedSum
@@ -18,10 +18,15 @@ from fti4cir.datasets import attributes
 from fti4cir.datasets.base import Benchmark, Gallery, Query
 from fti4cir.errors import ModelError, PictureError
 from fti4cir.evaluation import compare, evaluate, judge, labels
-from fti4cir.metrics import rank
+
+pytestmark = pytest.mark.numeric
 
 SIDE, WIDTH = 4, 6
 PICTURES = 150  # five batches, the last one short
+APART = 1e-5
+"""How far apart the scores of two pictures that are no copies are at least, for any query here. Float32 scores of unit
+vectors of six numbers, of features made in whatever batches and on whatever processor, err by less than a tenth of it,
+so all of these rank the pictures alike."""
 
 
 class Tiny:
@@ -39,7 +44,7 @@ class Tiny:
         image = (pixels - 0.5).flatten(1) @ self.matrix
         return VisionFeatures(image, image[:, None].repeat(1, 3, 1))
 
-    def encode_texts(self, texts):
+    def encode_texts(self, texts, allow_blank=False):
         seeds = [torch.Generator().manual_seed(zlib.crc32(text.encode())) for text in texts]
         return torch.nn.functional.normalize(torch.stack([torch.randn(WIDTH, generator=seed) for seed in seeds]), dim=1)
 
@@ -72,7 +77,8 @@ class Broken:
 def benchmark(tmp_path_factory):
     """Random pictures, of which some are copies of others, so that there are ties, and one is missing.
 
-    Queries of one and two texts, some of which count one target only in their recall, or ask for what is missing.
+    Queries of one and two texts, some of which count one target only in their recall, or ask for what is missing. All
+    of them keep pictures that are no copies `APART`.
     """
     folder = tmp_path_factory.mktemp("pictures")
     generator = np.random.default_rng(0)
@@ -83,10 +89,14 @@ def benchmark(tmp_path_factory):
             paths[-1].write_bytes(paths[number - 5].read_bytes())
         else:
             Image.fromarray(generator.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)).save(paths[-1])
+    gallery = exact_features(paths)
     queries = []
     for number in range(200):
-        reference, *others = map(int, generator.permutation(PICTURES)[:9])
         texts = (f"text {number % 7}", f"other {number % 5}")[: 1 + number % 2]
+        drawn = generator.permutation(PICTURES)[:9]
+        while not apart(gallery, drawn[0], texts):
+            drawn = generator.permutation(PICTURES)[:9]
+        reference, *others = map(int, drawn)
         targets, within = tuple(others[: 1 + number % 4]), tuple(others[:6])
         if number % 23 == 1:  # one target is missing, but not the one that counts
             targets = (*targets, PICTURES)
@@ -107,17 +117,40 @@ def benchmark(tmp_path_factory):
     )
 
 
-def slow_figures(benchmark, encoder):
+def original(position):
+    """The first picture with the same content."""
+    return position - 5 if position % 10 == 9 else position
+
+
+def exact_features(paths):
+    """Unit-length features (N, D) in double precision, of copies the same."""
+    encoder = Tiny()
+    pixels = torch.stack([encoder.preprocess(Image.open(path).convert("RGB")) for path in paths]).double()
+    features = torch.nn.functional.normalize((pixels - 0.5).flatten(1) @ encoder.matrix.double(), dim=1).numpy()
+    return features[[original(position) for position in range(len(paths))]]
+
+
+def exact_sum(gallery, reference, texts):
+    """What the method sum makes of a query, (D,), in double precision."""
+    each = [gallery[reference] + Tiny().encode_texts([text])[0].double().numpy() for text in texts]
+    composed = sum(vector / np.linalg.norm(vector) for vector in each)
+    return composed / np.linalg.norm(composed)
+
+
+def apart(gallery, reference, texts):
+    """Whether both methods that are used here keep all pictures that are no copies `APART`."""
+    distinct = gallery[[position for position in range(PICTURES) if original(position) == position]]
+    queries = np.stack([gallery[reference], exact_sum(gallery, reference, texts)])
+    return np.diff(np.sort(queries @ distinct.T, axis=1), axis=1).min() > APART
+
+
+def slow_figures(benchmark):
     """Everything the loop does, one query at a time."""
-    pixels = torch.stack([encoder.preprocess(Image.open(path).convert("RGB")) for path in benchmark.gallery.paths])
-    gallery = torch.nn.functional.normalize(encoder.encode_pixels(pixels).image, dim=1).numpy()
+    gallery = exact_features(benchmark.gallery.paths)
     figures = {name: [] for name in ("mAP@5", "mAP@10", "R@1", "R@10", "R@500", "Rs@1", "Rs@3")}
     for query in benchmark.queries:
-        each = [gallery[query.reference % PICTURES] + encoder.encode_texts([text])[0].numpy() for text in query.texts]
-        composed = sum(vector / np.linalg.norm(vector) for vector in each)
-        # Copies tie up to the last bit of a float32; rounding makes the tie exact and leaves the rest in order.
-        scores = (gallery @ (composed / np.linalg.norm(composed))).round(5)
-        order = sorted(set(range(PICTURES)) - set(query.exclude), key=lambda i: (-scores[i], i))
+        scores = gallery @ exact_sum(gallery, query.reference % PICTURES, query.texts)
+        order = sorted(set(range(PICTURES)) - set(query.exclude), key=lambda i: (-scores[original(i)], i))
         if query.reference == PICTURES:  # of what is missing, nothing can be asked
             order = []
         subset = [i for i in order if i in query.within]
@@ -136,13 +169,49 @@ def slow_figures(benchmark, encoder):
 @pytest.mark.parametrize("scores_at_a_time", [2**21, 7 * PICTURES])
 def test_agrees_with_the_slow_version(benchmark, monkeypatch, scores_at_a_time):
     monkeypatch.setattr(evaluation, "_SCORES", scores_at_a_time)
-    monkeypatch.setattr(evaluation, "rank", lambda scores, *rest: rank(scores.round(5), *rest))
     encoder = Tiny()
     result = evaluate(benchmark, encoder, [Checked(encoder)], "tiny")[0]
-    expected = slow_figures(benchmark, encoder)
+    expected = slow_figures(benchmark)
     assert list(result.per_query) == list(expected)
     for name, figures in expected.items():
         assert result.per_query[name] == pytest.approx(figures), name
+
+
+class Uneven(Tiny):
+    """Features that differ with the picture's place in its batch, far more than any processor's rounding."""
+
+    def encode_pixels(self, pixels):
+        image = super().encode_pixels(pixels).image
+        image = image + 0.01 * torch.arange(len(image))[:, None] * torch.linspace(-1, 1, WIDTH)
+        return VisionFeatures(image, image[:, None].repeat(1, 3, 1))
+
+
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("batch", [1, 7, 32])
+def test_copies_tie_wherever_they_stand(benchmark, tmp_path, monkeypatch, batch, cached):
+    """Each copy comes right behind its original, which is first in the gallery, for it scores exactly the same."""
+    monkeypatch.setattr(evaluation, "_BATCH", batch)
+    monkeypatch.setattr(features, "_BLOCK", batch)
+    encoder = Uneven()
+    (result,) = evaluate(
+        benchmark, encoder, [WeightedSum(encoder)], "tiny", cache=tmp_path / "cache" if cached else None
+    )
+    for query, row in zip(benchmark.queries, result.ranking.tolist(), strict=True):
+        if query.reference < PICTURES:
+            pairs = [(position - 5, position) for position in range(9, PICTURES, 10)]
+            for first, copy in pairs:
+                if not {first, copy} & set(query.exclude):
+                    assert row.index(copy) == row.index(first) + 1
+
+
+def test_equal_features_tie_without_files(benchmark):
+    """A gallery of features from elsewhere, each of them in it three times."""
+    once = np.random.default_rng(0).standard_normal((PICTURES // 3, 512), dtype=np.float32)
+    composed = np.random.default_rng(1).standard_normal((200, 512), dtype=np.float32)
+    queries = tuple(replace(query, reference=0, exclude=()) for query in benchmark.queries)
+    ranking, _ = evaluation.rank_gallery(replace(benchmark, queries=queries), composed, np.tile(once, (3, 1)))
+    for row in ranking[:, :PICTURES].reshape(200, -1, 3):
+        assert (np.diff(row, axis=1) == len(once)).all()
 
 
 def test_several_methods_share_one_pass(benchmark):
@@ -192,7 +261,7 @@ def test_from_a_table_to_figures(tmp_path):
         def encode_pixels(self, pixels):
             return VisionFeatures(pixels.mean((2, 3)) + 0.1, pixels.flatten(2).transpose(1, 2))
 
-        def encode_texts(self, texts):
+        def encode_texts(self, texts, allow_blank=False):
             return torch.tensor([colours[text.removeprefix("in ")] for text in texts], dtype=torch.float)
 
     rows = ["id,kind,colour"]
@@ -339,19 +408,31 @@ def test_a_cache_goes_on_after_an_interruption(benchmark, tmp_path):
 
 
 def test_a_cache_serves_several_galleries_and_encoders(benchmark, tmp_path):
-    fewer = Gallery(benchmark.gallery.ids[::-1], benchmark.gallery.paths[::-1], benchmark.gallery.missing)
+    backwards = Gallery(benchmark.gallery.ids[::-1], benchmark.gallery.paths[::-1], benchmark.gallery.missing)
+
+    def same_picture(reference):
+        return PICTURES - 1 - reference if reference < PICTURES else reference
+
     turned = replace(
         benchmark,
-        gallery=fewer,
-        queries=tuple(replace(query, reference=0, exclude=(), recall_targets=None) for query in benchmark.queries),
+        gallery=backwards,
+        queries=tuple(
+            replace(query, reference=same_picture(query.reference), exclude=(), recall_targets=None)
+            for query in benchmark.queries
+        ),
     )
 
     class Other(Tiny):
+        """Features whose numbers stand in another order: the scores stay, and with them what is `APART`."""
+
         fingerprint = "2"
 
         def __init__(self):
             super().__init__()
-            self.matrix = -self.matrix.flip(0)
+            self.matrix = self.matrix.flip(1)
+
+        def encode_texts(self, texts, allow_blank=False):
+            return super().encode_texts(texts).flip(1)
 
     for encoder in (Tiny(), Other(), Tiny()):
         for which in (benchmark, turned):
@@ -369,6 +450,24 @@ def test_a_cache_drops_no_picture(benchmark, tmp_path):
         kept_in(tmp_path / "cache", spoilt)
     broken.write_bytes(benchmark.gallery.paths[-1].read_bytes())
     assert kept_in(tmp_path / "cache", spoilt)[0].metrics() == kept_in(tmp_path / "other", benchmark)[0].metrics()
+
+
+def test_figures_that_no_ranking_could_raise_are_not_for_people(benchmark):
+    """With sixty right answers a query, the first place says nothing; of one that counts it does."""
+    many = tuple(range(60))
+    queries = [replace(query, targets=many, recall_targets=None) for query in benchmark.queries]
+    result = evaluate(replace(benchmark, queries=tuple(queries)), Tiny(), [ImageOnly()], "tiny")[0]
+    assert result.ceilings == pytest.approx(
+        {"mAP@5": 1, "mAP@10": 1, "R@1": 1 / 60, "R@10": 1 / 6, "R@500": 1, "Rs@1": 1 / 60, "Rs@3": 3 / 60}
+    )
+    assert result.shown == ["mAP@5", "mAP@10", "R@500"]
+    told = result.to_json()
+    assert (
+        list(told["metrics"]) == list(told["ceilings"]) == list(result.per_query)
+    )  # all of them, with what bounds them
+    one = tuple(replace(query, targets=many, recall_targets=(7,)) for query in queries)
+    result = evaluate(replace(benchmark, queries=one), Tiny(), [ImageOnly()], "tiny")[0]
+    assert result.shown == list(result.per_query)
 
 
 def test_comparison_is_paired(benchmark):
@@ -396,18 +495,18 @@ def test_progress(benchmark):
 
 def test_pictures_are_read_once_and_not_far_ahead(benchmark, monkeypatch):
     opened, ahead = [], []
-    real = evaluation.open_picture
+    real = evaluation.read_file
 
-    def counting(path, at_least):
+    def counting(path):
         opened.append(path)
-        return real(path, at_least=at_least)
+        return real(path)
 
     class Watching(Counting):
         def encode_pixels(self, pixels):
             ahead.append(len(opened) - self.encoded)
             return super().encode_pixels(pixels)
 
-    monkeypatch.setattr(evaluation, "open_picture", counting)
+    monkeypatch.setattr(evaluation, "read_file", counting)
     evaluate(benchmark, Watching(), [ImageOnly()], "tiny")
     assert sorted(opened) == sorted(benchmark.gallery.paths)
     assert max(ahead) <= 3 * 32

@@ -28,6 +28,8 @@ from tinydata import SMALL, SMALL_ATTRIBUTES, data, log_of, one_thread, quiet, w
 
 __all__ = ["clip_folder", "data", "encoder", "one_thread"]
 
+pytestmark = pytest.mark.numeric
+
 CPU = torch.device("cpu")
 PER_BLOCK = 8
 

@@ -11,6 +11,8 @@ from torch import Tensor
 from fti4cir.errors import TrainingError
 from fti4cir.losses import LossWeights, contrastive, orthogonality, regularization
 
+pytestmark = pytest.mark.numeric
+
 
 def cosine(a: list[float], b: list[float]) -> float:
     dot = sum(x * y for x, y in zip(a, b, strict=True))

@@ -6,7 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fti4cir.metrics import average_precision_at, bootstrap_interval, paired_bootstrap, rank, recall_at
+from fti4cir.metrics import (
+    average_precision_at,
+    bootstrap_interval,
+    first_equal,
+    paired_bootstrap,
+    rank,
+    recall_at,
+    similarities,
+)
+
+pytestmark = pytest.mark.numeric
 
 
 def slow_rank(scores, excluded, k):
@@ -53,6 +63,31 @@ def test_agrees_with_the_slow_version(problem):
         assert ranking[query].tolist() == expected + [-1] * (ranking.shape[1] - len(expected))
         assert recall[query] == pytest.approx(slow_recall(expected, targets))
         assert precision[query] == pytest.approx(slow_average_precision(expected, targets, k))
+
+
+@settings(max_examples=200, deadline=None)
+@given(hnp.arrays(np.float32, st.tuples(st.integers(0, 12), st.integers(1, 4)), elements=st.integers(0, 1)))
+def test_equal_rows_are_found(features):
+    rows = features.tolist()
+    assert first_equal(features).tolist() == [rows.index(row) for row in rows]
+
+
+def test_equal_rows_have_equal_similarities():
+    """Even where a product gives each column another error, as some processors do in the last bit."""
+
+    class Uneven(np.ndarray):
+        def __matmul__(self, other):
+            product = np.asarray(self) @ np.asarray(other)
+            return product + np.linspace(0, 1e-3, product.shape[1], dtype=np.float32)
+
+    generator = np.random.default_rng(0)
+    gallery = generator.standard_normal((40, 8), dtype=np.float32)[generator.integers(40, size=90)]
+    queries = generator.standard_normal((5, 8), dtype=np.float32)
+    scores = similarities(queries.view(Uneven), gallery, first_equal(gallery))
+    np.testing.assert_allclose(scores, queries @ gallery.T, atol=1.1e-3)
+    for one, row in enumerate(gallery):
+        equal = np.flatnonzero((gallery == row).all(axis=1))
+        assert (scores[:, equal] == scores[:, [one]]).all()
 
 
 @settings(max_examples=100, deadline=None)

@@ -2,15 +2,20 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from fti4cir.backbones.base import VisionFeatures
 from fti4cir.backbones.clip import ClipEncoder
 from fti4cir.errors import InputError, ModelError, PictureError
+from fti4cir.inversion.compose import encode_sentences
 from fti4cir.inversion.network import FineGrainedInversion, InversionConfig
+from fti4cir.inversion.prompts import Slot
 from fti4cir.model import Model
 from tinyclip import JOINT, TOKEN, VISION, clip_folder, encoder, picture, random_inversion
 
 __all__ = ["clip_folder", "encoder"]
+
+pytestmark = pytest.mark.numeric
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +95,25 @@ def test_wrong_input(model: Model, tmp_path: object) -> None:
         model.encode_texts(["red", ""])
     with pytest.raises(PictureError):
         model.encode_images([f"{tmp_path}/missing.jpg"])
+
+
+def test_blank_texts_are_for_benchmarks(model: Model) -> None:
+    """Of a blank text the tower reads its start and end tokens, of a blank modification the sentence up to `but`."""
+    features = model.features([picture()])
+    with pytest.raises(InputError, match="empty"):
+        model.compose_features(features, [" "])
+    blank, asked = model.compose_features(features, [" ", "is red"], [0, 0], allow_blank=True)
+    words = model.require_inversion()(features.image, features.local)
+    up_to_but = ("a photo of", Slot.SUBJECT, "with", Slot.ATTRIBUTES, "but")
+    (expected,) = F.normalize(encode_sentences(model.encoder, [up_to_but], words), dim=-1)
+    torch.testing.assert_close(blank, expected, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(blank, asked)
+
+    text, other = model.encode_texts(["\t", "is red"], allow_blank=True)
+    ids = torch.tensor([[model.encoder.start_token, model.encoder.end_token]])
+    nothing = model.encoder.encode_embeddings(model.encoder.embed_tokens(ids), torch.tensor([2]))
+    torch.testing.assert_close(text, F.normalize(nothing, dim=-1)[0], rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(text, other)
 
 
 def test_without_attributes(encoder: ClipEncoder) -> None:

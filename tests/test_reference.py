@@ -17,9 +17,10 @@ from fti4cir.inversion.prompts import Template
 from fti4cir.released import our_name, read_released
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
-pytestmark = pytest.mark.skipif(
-    not REFERENCE.is_dir(), reason=f"the figures of the authors' release are not at {REFERENCE}"
-)
+pytestmark = [
+    pytest.mark.numeric,
+    pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"the figures of the authors' release are not at {REFERENCE}"),
+]
 THRESHOLDS = (0.02, 0.05, 0.5)
 
 

@@ -15,6 +15,8 @@ from fti4cir.indexing import index_folder, store_for
 from fti4cir.search import Searcher
 from standin import ColourModel, save_colour
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:

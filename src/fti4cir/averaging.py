@@ -69,6 +69,20 @@ class Average:
         means = {metric: math.fsum(figures[metric] for figures in each.values()) / len(each) for metric in self._names}
         return {**means, **{f"{name} {metric}": each[name][metric] for name in each for metric in self._names}}
 
+    @property
+    def shown(self) -> list[str]:
+        """Of `metrics`, those worth showing to people: a mean where each part's figure is, and these."""
+        each = {name: part.shown for name, part in self.parts.items()}
+        means = [metric for metric in self._names if all(metric in own for own in each.values())]
+        return [*means, *(f"{name} {metric}" for name, own in each.items() for metric in own)]
+
+    @property
+    def ceilings(self) -> dict[str, float]:
+        """What each of `metrics` would be if every ranking were perfect."""
+        each = {name: {m: part.ceilings.get(m, 1.0) for m in self._names} for name, part in self.parts.items()}
+        means = {metric: math.fsum(own[metric] for own in each.values()) / len(each) for metric in self._names}
+        return {**means, **{f"{name} {metric}": own[metric] for name, own in each.items() for metric in own}}
+
     def intervals(self) -> dict[str, tuple[float, float]]:
         """The 95 % interval of each of `metrics`."""
         figures = {name: part.metrics() for name, part in self.parts.items()}
@@ -96,6 +110,7 @@ class Average:
             "missing": self.missing,
             "metrics": self.metrics(),
             "intervals": {name: list(ends) for name, ends in self.intervals().items()},
+            "ceilings": self.ceilings,
             "by_value": self.by_value(),
         }
 

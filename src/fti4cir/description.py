@@ -21,9 +21,9 @@ from .backbones.base import VisionFeatures
 from .baselines import LEARNED, create
 from .datasets import captioned
 from .errors import InputError, ModelError
-from .evaluation import Evaluation, Progress
+from .evaluation import Evaluation, Progress, share_first
 from .inversion.compose import encode_sentences
-from .metrics import rank, recall_at
+from .metrics import first_equal, rank, recall_at, similarities
 from .model import Model, require_one_encoder
 
 CUTS = (1, 5, 10)
@@ -124,7 +124,11 @@ def describe_retrieval(
     require_one_encoder([model for _, model in methods])
     described = [_described(name, model) for name, model in methods]
     first = methods[0][1]
-    candidates = first.encode_texts([_CANDIDATE.format(text) for text in descriptions.captions]).numpy()  # (C, D)
+    sentences = [_CANDIDATE.format(text) for text in descriptions.captions]
+    candidates = first.encode_texts(sentences).numpy()  # (C, D)
+    # Captions that differ in what the encoder does not read, such as capital letters, tie exactly.
+    share_first(candidates, [tuple(first.encoder.tokenize(sentence)) for sentence in sentences])
+    equal = first_equal(candidates)
     rankings: list[list[NDArray[np.int64]]] = [[] for _ in methods]
     recalls: list[list[NDArray[np.float64]]] = [[] for _ in methods]
     total = len(descriptions.paths)
@@ -134,7 +138,7 @@ def describe_retrieval(
         for row, targets in enumerate(descriptions.targets[start : start + _BATCH]):
             relevant[row, list(targets)] = True
         for number, describe in enumerate(described):
-            scores = describe(features).numpy() @ candidates.T  # (B, C)
+            scores = similarities(describe(features).numpy(), candidates, equal)  # (B, C)
             if not np.isfinite(scores).all():
                 name, model = methods[number]
                 raise ModelError(f"The method {name!r} on the model {model.name} gives features that are not finite.")

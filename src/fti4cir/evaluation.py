@@ -4,6 +4,9 @@ Each picture of the gallery is read and encoded once. Queries are composed while
 reference is at hand: local features are by far the largest thing here (hundreds of times the global one), and so
 they never outlive their batch. What stays is one global feature a picture and one composed feature a query. Scores
 exist for a block of queries at a time, so that a gallery of a hundred thousand pictures needs no more memory than that.
+
+Copies of a file tie exactly, and then the first of them in the gallery ranks first (`metrics.rank`). How a feature is
+rounded depends on the batch that its picture was in and on the processor, so copies share the feature of the first.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -26,15 +29,26 @@ from torch.nn import functional as F
 
 from .backbones.base import DualEncoder, VisionFeatures
 from .baselines.base import Method
+from .baselines.simple import Captioned
 from .datasets.base import Benchmark
 from .errors import ModelError, PictureError
 from .features import FileSource, Say, compute
-from .metrics import Difference, average_precision_at, bootstrap_interval, paired_bootstrap, rank, recall_at
-from .pictures import open_picture
+from .metrics import (
+    Difference,
+    average_precision_at,
+    bootstrap_interval,
+    first_equal,
+    paired_bootstrap,
+    rank,
+    recall_at,
+    similarities,
+)
+from .pictures import content_digest, decode_picture, read_file
 
 _BATCH = 32  # pictures through the image tower at a time
 _NORMALISED = 2**13  # cached features normalised at a time
 _SHOWN = 10  # ranks that a report can count on
+_WORTH_SHOWING = 0.5  # of what a perfect ranking would reach
 _SCORES = 2**23  # scores held at a time while ranking: 32 MiB of float32, and a few times that to rank them
 
 Progress = Callable[[int, int], object]
@@ -67,6 +81,8 @@ class Evaluation:
     """The same within each query's few pictures, as deep as the deepest subset cut; None where there are no such."""
     unreadable: tuple[int, ...] = field(default=(), repr=False)
     """The gallery positions of pictures that could not be read, which are counted as missing."""
+    ceilings: Mapping[str, float] = field(default_factory=dict, repr=False)
+    """What each metric would be if every ranking were perfect; 1 for a metric that is not there."""
 
     @property
     def queries(self) -> int:
@@ -76,6 +92,14 @@ class Evaluation:
     def metrics(self) -> dict[str, float]:
         """Each metric's mean over the queries."""
         return {name: float(figures.mean()) for name, figures in self.per_query.items()}
+
+    @property
+    def shown(self) -> list[str]:
+        """The metrics that are worth showing to people: those of which a perfect ranking would reach a half.
+
+        Where a query has hundreds of right answers, the share of them that is found first says nothing.
+        """
+        return [name for name in self.per_query if self.ceilings.get(name, 1.0) >= _WORTH_SHOWING]
 
     def intervals(self) -> dict[str, tuple[float, float]]:
         """Each metric's 95 % bootstrap interval; all queries of one reference are drawn together."""
@@ -114,6 +138,7 @@ class Evaluation:
             "missing": self.missing,
             "metrics": self.metrics(),
             "intervals": {name: list(ends) for name, ends in self.intervals().items()},
+            "ceilings": {name: self.ceilings.get(name, 1.0) for name in self.per_query},
             "by_value": self.by_value(),
         }
 
@@ -145,11 +170,15 @@ def evaluate(
         One evaluation a method, in the order of the methods.
 
     Raises:
+        InputError: if a picture that a query starts from has no caption, and a method needs one.
         PictureError: if a picture of the gallery cannot be read, unless `allow_unreadable`; none is dropped silently.
         ModelError: if a feature is not a finite number.
         CacheError: if the cache cannot be written or is damaged.
     """
     models = [model] * len(methods) if isinstance(model, str) else model
+    for method in methods:
+        if isinstance(method, Captioned):  # now, not after the first thousand pictures
+            method.require(_references(benchmark))
     queries = _Queries(benchmark, methods, encoder.joint_width)
     tell, note = progress or (lambda done, total: None), say or (lambda message: None)
     lost: set[int] = set()
@@ -164,14 +193,22 @@ def evaluate(
         gallery = _encode(benchmark, encoder, queries, tell, lose)
     else:
         gallery = _encode_into(cache, benchmark, encoder, queries, tell, lose, note)
+    first = first_equal(gallery)
     evaluations = []
     for method, name, features in zip(methods, models, queries.composed, strict=True):
         if not np.isfinite(features).all():
             raise ModelError(f"The method {method.name!r} on the model {name} gives features that are not finite.")
-        ranking, subset_ranking = rank_gallery(benchmark, features, gallery, lost)
+        ranking, subset_ranking = rank_gallery(benchmark, features, gallery, lost, first)
         judged = judge(benchmark, ranking, subset_ranking, method.name, name)
         evaluations.append(_without(judged, tuple(sorted(lost))) if lost else judged)
     return evaluations
+
+
+def _references(benchmark: Benchmark) -> list[Path]:
+    """The files of the pictures that queries start from, as far as they are here."""
+    gallery = benchmark.gallery
+    positions = dict.fromkeys(query.reference for query in benchmark.queries)
+    return [gallery.paths[position] for position in positions if position < len(gallery)]
 
 
 def _without(evaluation: Evaluation, unreadable: tuple[int, ...]) -> Evaluation:
@@ -184,6 +221,19 @@ def _without(evaluation: Evaluation, unreadable: tuple[int, ...]) -> Evaluation:
         missing=evaluation.missing + count,
         unreadable=unreadable,
     )
+
+
+def share_first(features: NDArray[np.float32], contents: Sequence[Hashable | None]) -> None:
+    """Give what has the same content the same feature, that of the first, in place.
+
+    Args:
+        features: (N, D).
+        contents: what stands for each row's content (N,), the digest of a file, say; None for nothing known.
+    """
+    seen: dict[Hashable, int] = {}
+    for position, content in enumerate(contents):
+        if content is not None and (first := seen.setdefault(content, position)) != position:
+            features[position] = features[first]
 
 
 def judge(
@@ -218,7 +268,21 @@ def judge(
         values=benchmark.values,
         ranking=np.empty((len(benchmark.queries), 0), dtype=np.int64) if ranking is None else ranking,
         subset_ranking=subset_ranking,
+        ceilings=_ceilings(benchmark) if benchmark.answers_known else {},
     )
+
+
+def _ceilings(benchmark: Benchmark) -> dict[str, float]:
+    """`Evaluation.ceilings`: recall is bounded by how many right answers a query has, precision is not."""
+    counts = np.array([len(query.recall_targets or query.targets) for query in benchmark.queries])
+    return {
+        **{f"mAP@{k}": 1.0 for k in benchmark.precision_cuts},
+        **{
+            f"{prefix}@{k}": float((np.minimum(counts, k) / counts).mean())
+            for prefix, cuts in (("R", benchmark.recall_cuts), ("Rs", benchmark.subset_cuts))
+            for k in cuts
+        },
+    }
 
 
 def compare(first: Evaluation, second: Evaluation, metric: str) -> Difference:
@@ -327,10 +391,14 @@ def _encode(
     """Unit-length features of the gallery (N, D), zero for a picture that is lost; queries are composed on the way."""
     paths = benchmark.gallery.paths
     gallery = np.zeros((len(paths), encoder.joint_width), dtype=np.float32)
-    for positions, pixels in _pixels(paths, range(len(paths)), encoder, progress, lose):
+    digests: list[str | None] = [None] * len(paths)
+    for positions, pixels, contents in _pixels(paths, range(len(paths)), encoder, progress, lose):
         features = encoder.encode_pixels(pixels)
         gallery[positions] = F.normalize(features.image, dim=-1).cpu().numpy()
+        for position, digest in zip(positions, contents, strict=True):
+            digests[position] = digest
         queries.compose(positions, features)
+    share_first(gallery, digests)
     return gallery
 
 
@@ -355,26 +423,29 @@ def _encode_into(
     gallery = np.empty((len(paths), encoder.joint_width), dtype=np.float32)
     for block in _blocks(range(len(paths)), _NORMALISED):
         gallery[block] = F.normalize(torch.from_numpy(np.array(kept.image[block])), dim=-1).numpy()
+    share_first(gallery, kept.digests)
     # Composing takes local features, which are too large to be kept for a gallery.
     references = [position for position in queries.references if position not in kept.unreadable]
-    for positions, pixels in _pixels(paths, references, encoder, progress, lose):
+    for positions, pixels, _ in _pixels(paths, references, encoder, progress, lose):
         queries.compose(positions, encoder.encode_pixels(pixels))
     return gallery
 
 
 def _pixels(
     paths: Sequence[Path], positions: Sequence[int], encoder: DualEncoder, progress: Progress, lose: _Lose
-) -> Iterator[tuple[list[int], Tensor]]:
-    """Batches of pictures at these positions, in order: where they stand (B,), at most 32, and (B, 3, S, S).
+) -> Iterator[tuple[list[int], Tensor, list[str]]]:
+    """Batches of pictures at these positions, in order: where they stand (B,), (B, 3, S, S), their files' digests.
 
-    They are read by threads, at most one batch ahead of the encoder.
+    A batch has at most 32. They are read by threads, at most one batch ahead of the encoder.
     """
 
-    def read(position: int) -> Tensor | PictureError:
+    def read(position: int) -> tuple[Tensor, str] | PictureError:
         try:
-            return encoder.preprocess(open_picture(paths[position], at_least=encoder.input_size))
+            content = read_file(paths[position])
+            picture = decode_picture(content, paths[position], at_least=encoder.input_size).image
         except PictureError as error:
             return error
+        return encoder.preprocess(picture), content_digest(content)
 
     remaining, done = iter(positions), 0
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
@@ -383,31 +454,40 @@ def _pixels(
             batch = [ahead.popleft() for _ in range(min(_BATCH, len(ahead)))]
             found = [(position, future.result()) for position, future in batch]
             ahead.extend((position, pool.submit(read, position)) for position in islice(remaining, _BATCH))
-            for position, picture in found:
-                if isinstance(picture, PictureError):
-                    lose(position, str(picture))
-            readable = [(position, picture) for position, picture in found if isinstance(picture, Tensor)]
+            for position, error in found:
+                if isinstance(error, PictureError):
+                    lose(position, str(error))
+            readable = [(position, *read) for position, read in found if not isinstance(read, PictureError)]
             if readable:
-                yield [position for position, _ in readable], torch.stack([picture for _, picture in readable])
+                numbers, pictures, digests = zip(*readable, strict=True)
+                yield list(numbers), torch.stack(pictures), list(digests)
             done += len(batch)
             progress(done, len(positions))
 
 
 def rank_gallery(
-    benchmark: Benchmark, composed: NDArray[np.float32], gallery: NDArray[np.float32], lost: Collection[int] = ()
+    benchmark: Benchmark,
+    composed: NDArray[np.float32],
+    gallery: NDArray[np.float32],
+    lost: Collection[int] = (),
+    first: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
     """Rank the gallery for each query, and within its few pictures where the benchmark has such.
+
+    Pictures with equal features tie, and rank in gallery order.
 
     Args:
         benchmark: what each query excludes, and the cuts that say how deep to rank.
         composed: (Q, D) unit-length features of the queries.
         gallery: (N, D) unit-length features of the pictures that are here; may be memory-mapped.
         lost: the positions of those that are treated as missing, for they could not be read.
+        first: `metrics.first_equal` of the gallery, where it is known already.
 
     Returns:
         `ranking` and `subset_ranking` as in `Evaluation`. A query whose reference is missing finds nothing.
     """
     count, places = len(gallery), benchmark.gallery.places
+    first = first_equal(gallery) if first is None else first
     # Missing pictures take no rank, but a gallery that lacks some is asked for as many ranks as one that is whole.
     ranking = np.full((len(composed), min(_depth(benchmark), places)), -1)
     subset_ranking = np.full((len(composed), max(benchmark.subset_cuts)), -1) if benchmark.subset_cuts else None
@@ -418,7 +498,7 @@ def rank_gallery(
             if (reference := benchmark.queries[number].reference) < count and reference not in lost
         ]
         queries = [benchmark.queries[number] for number in block]
-        scores = composed[block] @ gallery.T  # (B, N)
+        scores = similarities(composed[block], gallery, first)  # (B, N)
         excluded = _mask([query.exclude for query in queries], places)[:, :count]
         excluded[:, list(lost)] = True
         found = rank(scores, ranking.shape[1], excluded)

@@ -96,6 +96,8 @@ class Features:
     """(N, P, V), in half precision to halve the disk and what is read of it; None if they were not asked for."""
     unreadable: dict[int, str]
     """The reason for each row that has no features."""
+    digests: Sequence[str | None] = ()
+    """Of the content of each row's file (N,), equal for copies; None for a file that could not be read."""
 
     def take(self, rows: Sequence[int], device: torch.device) -> VisionFeatures:
         """The features of these rows, float32: image (B, D) and local (B, P, V)."""
@@ -337,12 +339,10 @@ class _Cache:
                     f"The features in {self.folder} are damaged: {path.name} has not its size; delete {self.folder}."
                 )
             mapped[name] = np.memmap(path, kind, "r", shape=shape)
-        unreadable = {
-            int(row): reason
-            for _, entry in sorted(self.entries().items())
-            for row, reason in entry["unreadable"].items()
-        }
-        return Features(mapped["image"], mapped.get("local"), unreadable)
+        entries = [entry for _, entry in sorted(self.entries().items())]
+        unreadable = {int(row): reason for entry in entries for row, reason in entry["unreadable"].items()}
+        digests = [digest for entry in entries for digest in entry["digests"]]
+        return Features(mapped["image"], mapped.get("local"), unreadable, digests)
 
     def _names_of(self, block: int) -> Sequence[str]:
         return self.names[block * _BLOCK : (block + 1) * _BLOCK]

@@ -80,10 +80,21 @@ class Model:
         return F.normalize(self.features(images, batch_size).image, dim=-1).cpu()
 
     @torch.no_grad()
-    def encode_texts(self, texts: Sequence[str], batch_size: int = 64) -> Tensor:
-        """Texts to unit-length features (B, D). InputError if one is empty."""
+    def encode_texts(self, texts: Sequence[str], batch_size: int = 64, allow_blank: bool = False) -> Tensor:
+        """Texts to unit-length features (B, D).
+
+        Args:
+            texts: B texts.
+            batch_size: texts at a time.
+            allow_blank: encode a blank text, too, as the text tower's start and end tokens alone. Benchmarks have such.
+
+        Raises:
+            InputError: if a text is blank, unless that is allowed.
+
+        """
         _refuse_string(texts)
-        sentences: list[prompts.Sentence] = [(prompts.check_text(text),) for text in texts]
+        checked = [prompts.check_text(text, allow_blank) for text in texts]
+        sentences: list[prompts.Sentence] = [(text,) if text else () for text in checked]
         blocks = [
             encode_sentences(self.encoder, sentences[start : start + batch_size])
             for start in range(0, len(sentences), batch_size)
@@ -115,6 +126,7 @@ class Model:
         texts: Sequence[str],
         owner: Sequence[int] | None = None,
         batch_size: int = 32,
+        allow_blank: bool = False,
     ) -> Tensor:
         """`compose` for pictures whose features are known; each picture's pseudo-words are made once.
 
@@ -123,16 +135,18 @@ class Model:
             texts: B modifications.
             owner: the row of each text's picture; None: text i belongs to picture i.
             batch_size: pictures, and sentences, at a time.
+            allow_blank: compose a blank text, too, as `Template.pseudo` says. Benchmarks have such.
 
         Returns:
             (B, D) unit-length features.
 
         Raises:
-            InputError: if a text is empty.
+            InputError: if a text is blank, unless that is allowed.
             ModelError: if the model has no inversion weights.
 
         """
         inversion = self.require_inversion()
+        texts = [prompts.check_text(text, allow_blank) for text in texts]
         owner = range(len(texts)) if owner is None else owner
         composed = torch.empty(len(texts), self.encoder.joint_width)
         for start in range(0, len(features.image), batch_size):

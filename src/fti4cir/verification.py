@@ -67,6 +67,11 @@ class Part:
         return sum(not self._lost.isdisjoint(query.targets) for query in self.benchmark.queries)
 
     @property
+    def blank(self) -> int:
+        """How many queries have a blank modification; they are asked as all others."""
+        return sum(not any(text.strip() for text in query.texts) for query in self.benchmark.queries)
+
+    @property
     def unanswerable(self) -> int:
         """How many queries have lost their reference, or every target there is."""
         return sum(
@@ -94,8 +99,15 @@ class Part:
     @property
     def meaning(self) -> str:
         """What figures on this copy would mean, in a sentence or two."""
+        blank = ""
+        if self.blank:
+            several = self.blank > 1
+            blank = (
+                f" {self.blank:,} {'queries have' if several else 'query has'} a blank modification, which is legal: "
+                f"{'they are asked as they are' if several else 'it is asked as it is'}."
+            )
         if self.complete:
-            return f"All {self.needed:,} pictures are there and can be read."
+            return f"All {self.needed:,} pictures are there and can be read.{blank}"
         targets = "unknown" if self.without_target is None else f"{self.without_target:,}"
         ceilings = self.ceilings()
         # Rounded down, for a ceiling that is printed as 1.000 would say that nothing is lost.
@@ -104,7 +116,7 @@ class Part:
             f"{self.benchmark.gallery.absent + len(self.unreadable):,} of {self.needed:,} gallery pictures are missing "
             f"or unreadable; of {len(self.benchmark.queries):,} queries, {self.without_reference:,} lack their "
             f"reference and {targets} lack targets: {self.unanswerable:,} could never be answered, which bounds "
-            f"{bounds}. Other missing pictures make the gallery easier, so such figures are not comparable."
+            f"{bounds}. Other missing pictures make the gallery easier, so such figures are not comparable.{blank}"
         )
 
     @cached_property
@@ -128,6 +140,7 @@ class Part:
             "without_reference": self.without_reference,
             "without_target": self.without_target,
             "unanswerable": self.unanswerable,
+            "blank": self.blank,
             "ceilings": self.ceilings(),
             "meaning": self.meaning,
         }

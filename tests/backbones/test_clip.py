@@ -14,6 +14,8 @@ from tinyclip import INPUT_SIZE, JOINT, TOKEN, VISION, build, clip_folder, encod
 
 __all__ = ["clip_folder", "encoder"]
 
+pytestmark = pytest.mark.numeric
+
 
 def test_widths(encoder: ClipEncoder) -> None:
     assert (encoder.joint_width, encoder.vision_width, encoder.token_width) == (JOINT, VISION, TOKEN)

@@ -13,6 +13,8 @@ from fti4cir.backbones.mini import FOLDER, MiniEncoder, load_mini
 from fti4cir.errors import ModelError
 from fti4cir.inversion.compose import encode_sentences
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture(scope="module")
 def model() -> fti4cir.Model:

@@ -7,6 +7,8 @@ from torch.nn import functional as F
 
 from fti4cir.backbones.packed import Packing
 
+pytestmark = pytest.mark.numeric
+
 LENGTHS = torch.tensor([3, 5, 1, 3, 6])
 HEADS, WIDTH = 2, 8
 

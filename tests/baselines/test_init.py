@@ -26,11 +26,16 @@ class Compass:
     def __init__(self, method: str) -> None:
         self.method, self.extra = method, {}
 
-    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+    def encode_texts(self, texts: Sequence[str], *, allow_blank: bool = False) -> Tensor:
         return torch.tensor([WORDS[text] for text in texts])
 
     def compose_features(
-        self, features: VisionFeatures, texts: Sequence[str], owner: Sequence[int] | None = None
+        self,
+        features: VisionFeatures,
+        texts: Sequence[str],
+        owner: Sequence[int] | None = None,
+        *,
+        allow_blank: bool = False,
     ) -> Tensor:
         return torch.nn.functional.normalize(features.image, dim=-1).flip(-1)[owner or slice(None)]
 

@@ -26,6 +26,8 @@ from tinydata import quiet
 
 __all__ = ["clip_folder", "encoder"]
 
+pytestmark = pytest.mark.numeric
+
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference"
 DOG = SplitCaption("a dog", "on grass")
 

@@ -25,6 +25,8 @@ from tinydata import SMALL, data, log_of, one_thread, quiet
 
 __all__ = ["clip_folder", "data", "encoder", "one_thread"]
 
+pytestmark = pytest.mark.numeric
+
 CONCEPTS = {f"a {colour} {kind}": ["on grass", "in the snow"] for colour in ("red", "black") for kind in ("dog", "cat")}
 
 

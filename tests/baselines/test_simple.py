@@ -9,6 +9,8 @@ from fti4cir.backbones.base import VisionFeatures
 from fti4cir.baselines.simple import Captioned, ImageOnly, TextOnly, WeightedSum
 from fti4cir.errors import InputError
 
+pytestmark = pytest.mark.numeric
+
 DIRECTIONS = {"right": (1.0, 0.0), "up": (0.0, 1.0), "left": (-1.0, 0.0)}
 
 
@@ -18,7 +20,7 @@ class Compass:
     def __init__(self):
         self.asked = []
 
-    def encode_texts(self, texts):
+    def encode_texts(self, texts, allow_blank=False):
         self.asked.append(list(texts))
         return torch.tensor([DIRECTIONS[text] for text in texts])
 
@@ -65,7 +67,7 @@ class Reader:
     def __init__(self):
         self.asked = []
 
-    def encode_texts(self, texts):
+    def encode_texts(self, texts, allow_blank=False):
         self.asked += texts
         return torch.eye(len(texts))
 

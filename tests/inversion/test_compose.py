@@ -16,6 +16,8 @@ from tinyclip import JOINT, VISION, clip_folder, encoder, random_inversion
 
 __all__ = ["clip_folder", "encoder"]
 
+pytestmark = pytest.mark.numeric
+
 TEXTS = (
     "is red",
     "* is red * and has *s",

@@ -16,6 +16,8 @@ from tinyclip import JOINT, TOKEN, VISION, clip_folder, encoder, random_inversio
 
 __all__ = ["clip_folder", "encoder"]
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.mark.parametrize(
     "wrong",

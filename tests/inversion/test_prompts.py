@@ -1,7 +1,7 @@
 import pytest
 
 from fti4cir.errors import InputError, ModelError
-from fti4cir.inversion.prompts import Slot, Template
+from fti4cir.inversion.prompts import Slot, Template, check_text
 
 
 def test_sentences() -> None:
@@ -18,9 +18,14 @@ def test_text_never_makes_a_slot() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "  ", "\n\t", "\u3000"])
-def test_empty_text(text: str) -> None:
+def test_blank_text(text: str) -> None:
+    """What a user types is refused; what a benchmark asks leaves the template's own words."""
     with pytest.raises(InputError, match="empty"):
-        Template().pseudo(text)
+        check_text(text)
+    assert check_text(text, allow_blank=True) == ""
+    assert Template().pseudo(text) == ("a photo of", Slot.SUBJECT, "with", Slot.ATTRIBUTES, "but")
+    assert Template(modification=", {text}").pseudo(text, with_attributes=False) == ("a photo of", Slot.SUBJECT, ",")
+    assert Template(modification="{text}").pseudo(text, with_attributes=False) == ("a photo of", Slot.SUBJECT)
 
 
 def test_another_template() -> None:

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from fti4cir.inversion.attributes import AttributeLayer, LatentAttributes, select
 
+pytestmark = pytest.mark.numeric
+
 
 def slow_select(relevance: list[float], most: int, threshold: float) -> tuple[list[int], int]:
     """One picture: the kept attributes by index, the others by falling relevance; and how many are kept."""

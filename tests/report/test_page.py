@@ -13,6 +13,7 @@ from fti4cir.report import Study
 from fti4cir.report.examples import choose
 from fti4cir.report.page import page
 from fti4cir.report.study import Item, Words
+from fti4cir.report.style import STYLE
 from fti4cir.report.table import figures, hits
 from tinystudy import two_methods
 
@@ -68,6 +69,15 @@ def test_what_it_says(made: Study) -> None:
     assert "5 pictures are missing." in Page(page(made, {**told, "missing": 5})).text
     for value in range(4):
         assert f"<value> {value}" in read.text
+
+
+def test_every_figure_says_whose_it_is(made: Study) -> None:
+    """On a phone a method's figures stand one below the other, without the table's head: each has its method's name."""
+    read = Page(page(made, figures(made)))
+    told = figures(made)
+    cells = len(told["shown"]) * (2 * len(made.evaluations) - 1)  # the figures, and the differences to the first
+    assert read.classes.count("who") == read.classes.count("figure") == cells
+    assert "  table, caption, tbody, tr, tbody th, td { display: block; }" in STYLE.partition("@media (max-width")[2]
 
 
 def test_right_answers_are_marked(made: Study) -> None:

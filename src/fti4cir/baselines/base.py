@@ -29,12 +29,17 @@ class Model(Protocol):
     extra: Mapping[str, Any]
     """What the training left besides the network, see `Objective.extra`."""
 
-    def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        """B texts to unit-length features (B, D)."""
+    def encode_texts(self, texts: Sequence[str], *, allow_blank: bool = False) -> Tensor:
+        """B texts, none of them blank unless that is allowed, to unit-length features (B, D)."""
         ...
 
     def compose_features(
-        self, features: VisionFeatures, texts: Sequence[str], owner: Sequence[int] | None = None
+        self,
+        features: VisionFeatures,
+        texts: Sequence[str],
+        owner: Sequence[int] | None = None,
+        *,
+        allow_blank: bool = False,
     ) -> Tensor:
         """As `Method.compose`, by the inversion network."""
         ...
@@ -63,7 +68,7 @@ class Method(Protocol):
 
         Args:
             features: of R pictures, image (R, D) and local (R, P, V).
-            texts: B modifications.
+            texts: B modifications. A blank one is a legal query, for benchmarks have such.
             owner: the row of each text's picture; None: text i belongs to picture i.
             pictures: the R pictures' files, for a method that knows something of them.
 

@@ -46,7 +46,7 @@ class Inversion:
         pictures: Sequence[Path] = (),
     ) -> Tensor:
         """Features of R pictures and B modifications, each of the picture `owner` says, to (B, D)."""
-        return self._model.compose_features(features, texts, owner)
+        return self._model.compose_features(features, texts, owner, allow_blank=True)
 
 
 class InversionObjective:

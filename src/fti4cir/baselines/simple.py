@@ -18,8 +18,8 @@ from ..inversion.prompts import Template
 class TextEncoder(Protocol):
     """What these methods need of a model."""
 
-    def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        """B texts to unit-length features (B, D)."""
+    def encode_texts(self, texts: Sequence[str], *, allow_blank: bool = False) -> Tensor:
+        """B texts, none of them blank unless that is allowed, to unit-length features (B, D)."""
         ...
 
 
@@ -64,7 +64,7 @@ class TextOnly:
         """B texts to unit-length features (B, D); the pictures make no difference."""
         # A block of queries repeats a few texts many times: encode each once.
         distinct = {text: row for row, text in enumerate(dict.fromkeys(texts))}
-        encoded = self._model.encode_texts(list(distinct)).to(features.image.device)
+        encoded = self._model.encode_texts(list(distinct), allow_blank=True).to(features.image.device)
         return encoded[[distinct[text] for text in texts]]
 
 
@@ -120,6 +120,16 @@ class Captioned:
         first = zip(data.names, data.captions, strict=True)
         return cls(model, {(images / name).absolute(): captions[0].text for name, captions in first})
 
+    def require(self, pictures: Sequence[Path]) -> None:
+        """InputError unless each of these pictures' files has a caption."""
+        without = [picture for picture in pictures if picture.absolute() not in self._captions]
+        if without:
+            count = f"; {len(without):,} pictures have none" if len(without) > 1 else ""
+            raise InputError(
+                f"The picture {without[0]} has no caption{count}; caption all of them with `fti4cir caption FOLDER "
+                "--output captions.jsonl`."
+            )
+
     def compose(
         self,
         features: VisionFeatures,
@@ -132,17 +142,14 @@ class Captioned:
         Raises:
             InputError: if a picture has no caption.
         """
-        known = [self._captions.get(picture.absolute()) for picture in pictures]
-        if None in known:
-            raise InputError(
-                f"The picture {pictures[known.index(None)]} has no caption; caption all of them with `fti4cir caption "
-                "FOLDER --output captions.jsonl`."
-            )
+        self.require(pictures)
+        known = [self._captions[picture.absolute()] for picture in pictures]
         rows = range(len(texts)) if owner is None else owner
         template = self._template
         return self._model.encode_texts(
             [
                 f"{template.opening} {known[row]} {template.modification.format(text=text)}"
                 for row, text in zip(rows, texts, strict=True)
-            ]
+            ],
+            allow_blank=True,
         )

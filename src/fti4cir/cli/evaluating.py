@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from ..model import Model
     from ..verification import Verification
 
+_LISTED = 10  # pictures of each kind that verify names without --json
+
 SplitOption = Annotated[
     str | None,
     typer.Option(
@@ -430,17 +432,24 @@ def _print_evaluations(evaluations: Sequence[Evaluation | Average], compared_by:
         print("the answers are hidden: the benchmark's server scores these predictions")
         return
     print()
-    width = max(8, *(len(name) + 2 for name in metrics[0]))
+    shown = first.shown
+    width = max([8, *(len(name) + 2 for name in shown)])
     names = labels(evaluations)
     columns = [max(24, len(name) + 2) for name in names]
     print("".join([" " * width, *map(str.ljust, names, columns)]).rstrip())
     intervals = [evaluation.intervals() for evaluation in evaluations]
-    for name in metrics[0]:
+    for name in shown:
         figures = [
             f"{means[name]:.3f} [{ends[name][0]:.3f}, {ends[name][1]:.3f}]"
             for means, ends in zip(metrics, intervals, strict=True)
         ]
         print("".join([f"{name:{width}}", *map(str.ljust, figures, columns)]).rstrip())
+    if left_out := [name for name in metrics[0] if name not in shown]:
+        ceilings = ", ".join(f"{first.ceilings[name]:.3f}" for name in left_out)
+        print(
+            f"\nnot shown: {', '.join(left_out)}; queries have so many right answers that a perfect ranking would "
+            f"reach {ceilings} only"
+        )
     if len(evaluations) > 1:
         print(f"\n{compared_by}, paired by query:")
         for name, one in zip(names[1:], differences(evaluations, [compared_by]), strict=True):
@@ -449,16 +458,23 @@ def _print_evaluations(evaluations: Sequence[Evaluation | Average], compared_by:
 
 
 def _print_verification(verification: Verification) -> None:
-    """What is wrong, one picture a line, and then what it comes to."""
-    for name in verification.missing:
-        print(f"missing: {name}")
-    for fault in verification.unreadable:
-        print(f"unreadable: {fault.id}: {fault.reason}")
-    for fault in verification.suspicious:
-        print(f"suspicious: {fault.id}: {fault.reason}")
-    for part in verification.parts:
-        print(f"{part.benchmark.name}, {verification.split}: {part.meaning}")
+    """What it comes to, and then what is wrong: the first pictures of each kind, one a line."""
     print(
         f"{verification.needed:,} pictures needed: {verification.absent:,} missing, "
         f"{len(verification.unreadable):,} unreadable, {len(verification.suspicious):,} suspicious"
     )
+    for part in verification.parts:
+        print(f"{part.benchmark.name}, {verification.split}: {part.meaning}")
+    _print_some("missing", verification.missing)
+    _print_some("unreadable", [f"{fault.id}: {fault.reason}" for fault in verification.unreadable])
+    _print_some("suspicious", [f"{fault.id}: {fault.reason}" for fault in verification.suspicious])
+
+
+def _print_some(kind: str, found: Sequence[str]) -> None:
+    """The first of a list, and how many more there are."""
+    if found:
+        print()
+    for one in found[:_LISTED]:
+        print(f"{kind}: {one}")
+    if len(found) > _LISTED:
+        print(f"... and {len(found) - _LISTED:,} more {kind}; all of them with --json")

@@ -52,7 +52,7 @@ class Query:
     """
 
     texts: tuple[str, ...]
-    """The modification. Several are composed one by one, and their unit-length features averaged."""
+    """The modification. Several are composed one by one, and their unit-length features averaged. It may be blank."""
     reference: int
     """The picture that the modification starts from."""
     exclude: tuple[int, ...]

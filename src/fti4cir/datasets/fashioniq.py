@@ -48,7 +48,8 @@ def load(
     """One category of FashionIQ.
 
     A query's two captions are joined with "and", in both orders; the two features are averaged. As in the code that
-    published figures come from, full stops, question marks, commas and spaces around a caption are taken off.
+    published figures come from, full stops, question marks, commas and spaces around a caption are taken off. A blank
+    caption is joined as any other: "and is red".
 
     Args:
         root: the folder with `captions`, `image_splits` and the pictures.
@@ -104,7 +105,7 @@ def load(
 
 def _query(entry: Entry, places: Places) -> Query:
     captions = [caption.strip(".?, ") for caption in check_list(entry, "captions", str)]
-    if len(captions) != 2 or not any(captions):
+    if len(captions) != 2:
         raise InputError(f"{entry.place}: the field 'captions' must list two captions.")
     first, second = captions
     return Query(

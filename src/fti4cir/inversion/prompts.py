@@ -56,7 +56,9 @@ class Template:
     def pseudo(self, modification: str | None = None, with_attributes: bool = True) -> Sentence:
         """`a photo of [s] with [a_1] ... [a_n]`, and ` but {modification}` where there is one.
 
-        Without attributes, `a photo of [s]`: the sentence of a method with a single word.
+        Without attributes, `a photo of [s]`: the sentence of a method with a single word. A blank modification, as
+        benchmarks have, leaves the template's own words: `a photo of [s] with [a_1] ... [a_n] but`. What users type is
+        checked before, by `check_text`.
         """
         sentence: Sentence = (self.opening, Slot.SUBJECT)
         if with_attributes:
@@ -64,7 +66,10 @@ class Template:
         if modification is None:
             return sentence
         before, after = self.modification.split("{text}")
-        return (*sentence, Framed(before, check_text(modification), after))
+        if said := modification.strip():
+            return (*sentence, Framed(before, said, after))
+        frame = (before + after).strip()
+        return (*sentence, frame) if frame else sentence
 
     def pseudo_subject(self, attribute: str) -> Sentence:
         """`a photo of [s] with {attribute}`."""
@@ -79,9 +84,9 @@ class Template:
         return f"{self.opening} {subject} {self.attributes} {attribute}"
 
 
-def check_text(text: str) -> str:
-    """The text without white space around it; InputError if nothing is left."""
+def check_text(text: str, allow_blank: bool = False) -> str:
+    """The text without white space around it; InputError if nothing is left, unless that is allowed."""
     stripped = text.strip()
-    if not stripped:
+    if not stripped and not allow_blank:
         raise InputError("The text is empty: say in a few words what should be different, such as 'in red'.")
     return stripped

@@ -12,7 +12,7 @@ from .examples import Thumbnails, choose
 from .plots import Bar, Series
 from .study import Item, Question, Study
 from .style import STYLE
-from .table import answers, differences_in, hits, models
+from .table import answers, differences_in, hits, left_out, models
 
 _SHOWN = 8  # results of each method in an example
 _SHOWN_TEXTS = 5
@@ -109,7 +109,7 @@ drawn together. Beside this page: <code>report.json</code> with every figure, <c
 
 def _figures(told: dict[str, Any]) -> str:
     evaluations = told["evaluations"]
-    metrics = list(evaluations[0]["metrics"])
+    metrics = told["shown"]
     names = told["labels"]
     rows = []
     for metric in metrics:
@@ -121,6 +121,8 @@ def _figures(told: dict[str, Any]) -> str:
             cells.append(f"{shown}<small>{_range(evaluation['intervals'][metric])}</small>")
         rows.append((metric, cells))
     parts = [_table("Figures of each method, with 95 % intervals", names, rows)]
+    if metrics != list(evaluations[0]["metrics"]):
+        parts.append(f'<p class="note">{html.escape(left_out(told))}</p>')
     if told["differences"]:
         rows = [(metric, [_difference(one) for one in differences_in(told, metric)]) for metric in metrics]
         caption = f"Difference to {names[0]}, paired by query"
@@ -133,18 +135,30 @@ def _figures(told: dict[str, Any]) -> str:
 
 
 def _table(caption: str, names: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]], offset: int = 0) -> str:
-    head = "".join(
-        f'<th scope="col">{plots.swatch(place % plots.STYLES)}<span>{html.escape(name)}</span></th>'
+    """A metric a row and a method a column; on a narrow screen a line for each method under each metric.
+
+    There the style makes blocks of rows and cells, which would take their meaning for a screen reader from them: hence
+    the roles.
+    """
+    whose = [
+        f"{plots.swatch(place % plots.STYLES)}<span>{html.escape(name)}</span>"
         for place, name in enumerate(names, start=offset)
-    )
+    ]
+    head = "".join(f'<th scope="col" role="columnheader">{who}</th>' for who in whose)
     body = "\n".join(
-        f'<tr><th scope="row">{metric}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+        f'<tr role="row"><th scope="row" role="rowheader">{metric}</th>'
+        + "".join(
+            f'<td role="cell"><span class="who" aria-hidden="true">{who}</span><span class="figure">{cell}</span></td>'
+            for who, cell in zip(whose, cells, strict=True)
+        )
+        + "</tr>"
         for metric, cells in rows
     )
     label = html.escape(caption)
     return (
-        f'<div class="wide" role="region" aria-label="{label}" tabindex="0"><table><caption>{label}</caption>'
-        f"<thead><tr><th></th>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>"
+        f'<div class="wide" role="region" aria-label="{label}" tabindex="0"><table role="table">'
+        f'<caption>{label}</caption><thead role="rowgroup"><tr role="row"><td role="cell"></td>{head}</tr></thead>\n'
+        f'<tbody role="rowgroup">{body}</tbody></table></div>'
     )
 
 

@@ -49,6 +49,7 @@ thead .swatch { display: block; margin: 0 0 2px auto; }
 tbody th { font-weight: 500; }
 tbody tr { border-top: 1px solid var(--line); }
 td small { display: block; }
+.who { display: none; }
 td .chance { color: var(--ink); font-style: italic; }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 22px; list-style: none; margin: 0 0 16px; padding: 0; }
 .legend li { display: flex; align-items: center; gap: 8px; overflow-wrap: anywhere; }
@@ -104,9 +105,17 @@ ol { list-style: none; margin: 0; padding: 0; }
 footer { margin-top: 72px; padding-bottom: 64px; color: var(--soft); font-size: .88rem; }
 @media (max-width: 720px) {
   h2 { margin-top: 52px; }
-  th, td { padding: 8px 7px; font-size: .9rem; }
-  th:first-child { padding-left: 14px; } th:last-child, td:last-child { padding-right: 14px; }
-  td small { font-size: .74rem; white-space: normal; }
+  table, caption, tbody, tr, tbody th, td { display: block; }
+  thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
+  tr { padding: 8px 0; }
+  tbody th:first-child { position: static; padding: 2px 14px; font-weight: 600; }
+  td, td:last-child { display: flex; gap: 12px; align-items: baseline; justify-content: space-between;
+    padding: 3px 14px; }
+  .who { display: flex; gap: 8px; align-items: center; min-width: 0; text-align: left; white-space: normal;
+    overflow-wrap: anywhere; }
+  .who svg { flex: none; }
+  .figure { flex: none; display: flex; flex-wrap: wrap; gap: 0 10px; align-items: baseline; justify-content: flex-end;
+    max-width: 62%; }
   figure, article { padding: 14px; }
   article { grid-template-columns: minmax(0, 1fr); }
   .strip { grid-template-columns: repeat(4, minmax(0, 1fr)); }

@@ -42,6 +42,7 @@ def figures(study: Study) -> dict[str, Any]:
         "missing": first.missing,
         "compared_by": study.compared_by,
         "labels": names,
+        "shown": [name for name in first.per_query if name in {*first.shown, study.compared_by}],
         "evaluations": [evaluation.to_json() for evaluation in study.evaluations],
         "differences": differences(study.evaluations, list(first.per_query)),
         "curves": {name: curves(study, one) for name, one in zip(names, study.evaluations, strict=True)},
@@ -135,7 +136,7 @@ def _ceiling(study: Study) -> list[float]:
 def markdown(told: dict[str, Any]) -> str:
     """The figures' table over the methods, to paste into a document."""
     evaluations = told["evaluations"]
-    metrics = list(evaluations[0]["metrics"])
+    metrics = told["shown"]
     lines = [
         f"{told['benchmark']}, {told['split']}: {told['protocol']}",
         "",
@@ -146,6 +147,8 @@ def markdown(told: dict[str, Any]) -> str:
         lines += ["", f"**{told['missing']} pictures are missing: these figures are not comparable with others.**"]
     rows = [[name, *_cells(one, metrics)] for name, one in zip(told["labels"], evaluations, strict=True)]
     lines += ["", *_grid(["method", *metrics], rows)]
+    if told["shown"] != list(evaluations[0]["metrics"]):
+        lines += ["", left_out(told)]
     if told["differences"]:
         first, *others = told["labels"]
         each = zip(*(differences_in(told, metric) for metric in metrics), strict=True)
@@ -153,6 +156,16 @@ def markdown(told: dict[str, Any]) -> str:
         lines += ["", f"Difference to {first}, paired by query; * the interval leaves out zero.", ""]
         lines += _grid(["method", *metrics], rows)
     return "\n".join(lines) + "\n"
+
+
+def left_out(told: dict[str, Any]) -> str:
+    """Which metrics the table leaves out, and why."""
+    ceilings = told["evaluations"][0]["ceilings"]
+    names = [name for name in ceilings if name not in told["shown"]]
+    return (
+        f"Not shown: {', '.join(names)}. Queries have so many right answers that a perfect ranking would reach "
+        f"{', '.join(f'{ceilings[name]:.3f}' for name in names)} only."
+    )
 
 
 def answers(told: dict[str, Any]) -> str:
