@@ -1,5 +1,6 @@
 """SEARLE: words by optimisation, and a network that learns them."""
 
+import itertools
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -371,7 +372,11 @@ def test_a_query_by_optimisation_depends_on_its_own_picture_and_text(trained: Pa
 
 
 def test_by_optimisation_as_the_published_training_did_it(
-    data: SimpleNamespace, clip_folder: Path, tmp_path: Path, few_classes: tuple[str, ...]
+    data: SimpleNamespace,
+    clip_folder: Path,
+    tmp_path: Path,
+    few_classes: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = preset("searle", **{**SMALL, "epochs": 1, "inversion_steps": 4})
     said: list[str] = []
@@ -382,17 +387,27 @@ def test_by_optimisation_as_the_published_training_did_it(
     assert set(model.extra["concepts"]) == {"Cat", "Dog", "Grass", "Snow"}
     settings = {"steps": 4, "concepts": 15, "average": 0.99, "start": "random", "templates": 24}
     assert model.extra["optimization"] == settings
-    method = OptimizedInversion(model)
+    progress: list[str] = []
+    method = create("searle-oti", model, say=progress.append)
+    assert isinstance(method, OptimizedInversion)
     assert asdict(method._optimization) == settings
     assert asdict(OptimizedInversion(model, steps=2)._optimization) == {**settings, "steps": 2}
     features = model.features([data.pictures / "00.png", data.pictures / "01.png"])
+    monkeypatch.setattr(searle, "_CONCEPT_BLOCK", 2)
+    clock = itertools.count(0, 6)
+    monkeypatch.setattr(searle, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     composed = method.compose(features, ["is red", "is red"])
+    assert progress == [f"features of concepts for searle-oti: {start} of 7" for start in (2, 6)]
     alone = method.compose(type(features)(*(part[[1]] for part in features)), ["is red"])
     torch.testing.assert_close(composed[[1]], alone, rtol=1e-3, atol=1e-3)
 
 
 def test_by_optimisation_for_a_quick_model(trained: Path) -> None:
-    assert OptimizedInversion(fti4cir.load(trained))._optimization == Optimization(60)
+    model = fti4cir.load(trained)
+    assert OptimizedInversion(model)._optimization == Optimization(60)
+    model.extra = {**model.extra, "optimization": {"colour": 1}}
+    with pytest.raises(ModelError, match=r"optimised in a way that this version does not know: .*colour"):
+        OptimizedInversion(model)
 
 
 def test_without_concepts_there_is_no_optimisation(trained: Path, tmp_path: Path) -> None:

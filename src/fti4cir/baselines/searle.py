@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -308,7 +309,7 @@ class OptimizedInversion:
 
     name = "searle-oti"
 
-    def __init__(self, model: Model, steps: int | None = None) -> None:
+    def __init__(self, model: Model, steps: int | None = None, say: Callable[[str], object] | None = None) -> None:
         said = model.extra.get("concepts")
         if not isinstance(said, dict):
             raise ModelError(
@@ -316,10 +317,16 @@ class OptimizedInversion:
                 f"--backbone {model.encoder.name} --images FOLDER --captions FILE --output DIR` and give --model DIR."
             )
         self._encoder = model.encoder
-        optimization = Optimization(**model.extra.get("optimization", {}))
+        try:
+            optimization = Optimization(**model.extra.get("optimization", {}))
+        except TypeError as error:
+            raise ModelError(
+                f"{model.name} says how it was optimised in a way that this version does not know: {error}."
+            ) from error
         self._optimization = optimization if steps is None else replace(optimization, steps=steps)
         self._said, self._vocabulary = said, model.extra.get("vocabulary", "captions")
         self._made: Concepts | None = None
+        self._say = say or (lambda line: None)
 
     def _concepts(self) -> Concepts:
         """Made when first needed: the many sentences about Open Images' classes take minutes."""
@@ -327,10 +334,17 @@ class OptimizedInversion:
             if self._vocabulary == "captions":
                 self._made = Concepts.of_captions(self._encoder, self._said)
             else:
-                blocks = range(0, len(class_names()), _CONCEPT_BLOCK)
-                features = torch.cat([class_features(self._encoder, at, at + _CONCEPT_BLOCK) for at in blocks])
-                self._made = Concepts.of_open_images(features, self._said)
+                self._made = Concepts.of_open_images(self._class_features(), self._said)
         return self._made
+
+    def _class_features(self) -> Tensor:
+        blocks, told = [], time.monotonic()
+        for start in range(0, len(class_names()), _CONCEPT_BLOCK):
+            blocks.append(class_features(self._encoder, start, start + _CONCEPT_BLOCK))
+            if time.monotonic() - told > 10:
+                told = time.monotonic()
+                self._say(f"features of concepts for {self.name}: {start} of {len(class_names())}")
+        return torch.cat(blocks)
 
     def compose(
         self,
