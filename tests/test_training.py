@@ -1,5 +1,6 @@
 """Training on a tiny CLIP and generated pictures."""
 
+import importlib
 import itertools
 import json
 import os
@@ -469,6 +470,15 @@ def test_each_other_method_has_a_published_and_a_quick_preset_of_its_name() -> N
     for name in METHODS:
         assert preset(name).method == preset(f"{name}-quick").method == name
         assert preset(name) != preset(f"{name}-quick")
+
+
+def test_the_published_figures_are_of_the_quick_presets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of docs/results.md, which `benchmarks/methods.py` trains and measures."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    jobs = importlib.import_module("methods").JOBS
+    assert {name: jobs[name][0] for name in METHODS} == {name: f"{name}-quick" for name in METHODS}
+    for name, changes in jobs.values():
+        preset(name, **changes)
 
 
 def test_epochs_take_the_place_of_a_presets_steps() -> None:

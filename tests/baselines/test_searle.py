@@ -107,6 +107,9 @@ def test_the_class_names() -> None:
     assert len(names) == len(set(names)) == 20_931
     assert all(name == name.strip() and name for name in names)
     assert {"Dog", "Hot dog", "Snow", "Water"} <= set(names)
+    for name in names[::20]:  # what stands in for captions, also of names that hold marks
+        phrase = searle._replaced(name, f"a photo of {name}")
+        assert phrase == Phrase(("a photo of", Slot.SUBJECT), (f"a photo of {name}",))
 
 
 def test_the_24_templates() -> None:
