@@ -69,9 +69,9 @@ _LOSSES = training.preset("composed").weights
 JOBS: dict[str, tuple[str, dict[str, Any]]] = {
     "fti4cir": ("composed", {"epochs": 1}),
     "fti4cir, paper": ("paper", {"epochs": 2, "bfloat16": True}),
-    "pic2word": ("pic2word", {"epochs": 5, "learning_rate": 1e-3}),
-    "searle": ("searle", {"epochs": 5, "inversion_steps": 8}),
-    "lincir": ("lincir", {"epochs": 2, "learning_rate": 1e-3}),
+    "pic2word": ("pic2word-quick", {"epochs": 5, "learning_rate": 1e-3}),
+    "searle": ("searle-quick", {"epochs": 5, "inversion_steps": 8}),
+    "lincir": ("lincir-quick", {"epochs": 2, "learning_rate": 1e-3}),
     "no composed losses": (
         "composed",
         {"epochs": 1, "weights": replace(_LOSSES, composed=0.0, composed_image=0.0)},

@@ -85,7 +85,7 @@ def test_train_another_method_in_chunks(captioned: Path, clip_folder: Path, caps
     assert config["method"] == "pic2word"
     trained = config["trained"]["config"]
     assert (trained["method"], trained["chunk_size"], trained["batch_size"]) == ("pic2word", 3, 8)
-    assert trained["temperature"] == 0.05  # of its own preset
+    assert (trained["contrast"], trained["temperature"]) == ("across", None)  # of its published recipe
 
 
 def test_an_ablation(captioned: Path, clip_folder: Path) -> None:

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fti4cir.errors import TrainingError
-from fti4cir.losses import LossWeights, contrastive, orthogonality, regularization
+from fti4cir.losses import (
+    LossWeights,
+    contrastive,
+    contrastive_across,
+    orthogonality,
+    regularization,
+    squared_distance,
+)
 
 pytestmark = pytest.mark.numeric
 
@@ -49,6 +56,47 @@ def test_contrastive(shape: tuple[int, int, int], temperature: float) -> None:
     image, text = (torch.randn(batch, width, generator=generator, dtype=torch.float64) for _ in range(2))
     expected = slow_contrastive(image, text, temperature)
     assert contrastive(image, text, temperature).item() == pytest.approx(expected, abs=1e-9)
+
+
+def slow_across(image: Tensor, text: Tensor, temperature: float) -> float:
+    """Each picture among all sentences, each sentence among all pictures; no picture against a picture."""
+    total = 0.0
+    for queries, keys in ((image.tolist(), text.tolist()), (text.tolist(), image.tolist())):
+        for place, query in enumerate(queries):
+            scores = [cosine(query, key) / temperature for key in keys]
+            total += math.log(sum(math.exp(score) for score in scores)) - scores[place]
+    return total / (2 * len(image))
+
+
+@given(shapes, st.floats(0.01, 2))
+@settings(max_examples=50, deadline=None)
+def test_contrastive_across(shape: tuple[int, int, int], temperature: float) -> None:
+    batch, width, seed = shape
+    generator = torch.Generator().manual_seed(seed)
+    image, text = (torch.randn(batch, width, generator=generator, dtype=torch.float64) for _ in range(2))
+    expected = slow_across(image, text, temperature)
+    assert contrastive_across(image, text, temperature).item() == pytest.approx(expected, abs=1e-9)
+    assert contrastive_across(3 * image, text / 7, temperature).item() == pytest.approx(expected, abs=1e-9)
+
+
+def test_across_kinds_pictures_are_no_negatives_of_each_other() -> None:
+    image = torch.tensor([[1.0, 0.01], [1.0, -0.01]])
+    text = torch.tensor([[0.0, 1.0], [0.0, -1.0]])
+    # All pictures are nearly the same: as negatives of each other they would be the worst.
+    assert contrastive(image, text, 0.1) > contrastive_across(image, text, 0.1) + 4
+    with pytest.raises(TrainingError, match="temperature is 0"):
+        contrastive_across(image, text, 0)
+
+
+@given(shapes)
+@settings(max_examples=20, deadline=None)
+def test_squared_distance(shape: tuple[int, int, int]) -> None:
+    batch, width, seed = shape
+    generator = torch.Generator().manual_seed(seed)
+    pseudo, real = (3 * torch.randn(batch, width, generator=generator, dtype=torch.float64) for _ in range(2))
+    pairs = zip(pseudo.flatten().tolist(), real.flatten().tolist(), strict=True)
+    expected = sum((one - other) ** 2 for one, other in pairs) / (batch * width)
+    assert squared_distance(pseudo, real).item() == pytest.approx(expected, abs=1e-9)
 
 
 @given(shapes)

@@ -1,6 +1,7 @@
 """Settings of a training: the learning rate of each step, and what is refused."""
 
 import json
+import math
 from dataclasses import asdict
 
 import pytest
@@ -55,11 +56,43 @@ def test_cosine_with_warm_up() -> None:
         {"inversion_steps": 0},
         {"word_edits": 1.5},
         {"caption_split": "mine"},
+        {"steps": 0},
+        {"hidden_width": 0},
+        {"activation": "tanh"},
+        {"epsilon": 0.0},
+        {"beta2": 1.0},
+        {"contrast": "within"},
+        {"keywords": "verbs"},
+        {"text_noise": "much"},
+        {"masked_loss": "absolute"},
+        {"vocabulary": "imagenet"},
+        {"concepts": 0},
+        {"inversion_concepts": 0},
+        {"inversion_average": 1.0},
+        {"inversion_start": "zero"},
+        {"inversion_templates": 2},
     ],
 )
 def test_settings_that_make_no_sense(changes: dict[str, object]) -> None:
     with pytest.raises(TrainingError, match=next(iter(changes))):
         TrainingConfig(**changes)
+
+
+def test_a_cosine_that_begins_where_the_warmup_ends() -> None:
+    config = TrainingConfig(schedule="warmup-cosine", learning_rate=2.0, epochs=4, warmup_steps=10)
+    rates = [config.learning_rate_at(step, steps_per_epoch=10) for step in range(40)]
+    assert rates[:10] == pytest.approx([0.2 * number for number in range(1, 11)])
+    assert rates[10:] == pytest.approx([1 + math.cos(math.pi * number / 30) for number in range(30)])
+    longer = TrainingConfig(schedule="warmup-cosine", learning_rate=2.0, epochs=1, warmup_steps=10_000)
+    rates = [longer.learning_rate_at(step, steps_per_epoch=10) for step in range(10)]
+    assert rates == pytest.approx([2e-4 * number for number in range(1, 11)])  # not shortened
+
+
+def test_steps_take_the_place_of_epochs() -> None:
+    assert TrainingConfig(epochs=3).total_steps(7) == 21
+    assert TrainingConfig(epochs=3, steps=10).total_steps(7) == 10
+    config = TrainingConfig(schedule="cosine", learning_rate=1.0, epochs=60, steps=100)
+    assert config.learning_rate_at(50, steps_per_epoch=3) == pytest.approx(0.5)
 
 
 def test_a_constant_learning_rate() -> None:
@@ -81,8 +114,10 @@ def test_round_trip_by_json() -> None:
 def test_the_networks_settings(encoder: ClipEncoder) -> None:
     template = Template(modification="that {text}")
     network = TrainingConfig(
-        num_latent=7, max_attributes=5, threshold=0.1, layers=2, heads=4, dropout=0.3, template=template
-    ).network(encoder)
+        num_latent=7, max_attributes=5, threshold=0.1, layers=2, heads=4, dropout=0.3, template=template,
+        hidden_width=9, activation="relu",
+    ).network(encoder)  # fmt: skip
+    assert (network.hidden_width, network.activation) == (9, "relu")
     assert (network.joint_width, network.vision_width, network.token_width) == (JOINT, VISION, TOKEN)
     assert (network.num_latent, network.max_attributes, network.threshold) == (7, 5, 0.1)
     assert (network.layers, network.heads, network.dropout, network.template) == (2, 4, 0.3, template)

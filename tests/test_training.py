@@ -1,5 +1,6 @@
 """Training on a tiny CLIP and generated pictures."""
 
+import importlib
 import itertools
 import json
 import os
@@ -20,6 +21,7 @@ import torch
 import fti4cir
 from fti4cir import checkpoint, training
 from fti4cir.backbones.clip import ClipEncoder
+from fti4cir.baselines import create, searle
 from fti4cir.baselines.inversion import InversionObjective
 from fti4cir.captions.split import SplitCaption
 from fti4cir.errors import ModelError, TrainingError
@@ -413,7 +415,7 @@ def test_unreadable_pictures_are_told_once_a_run(
         train(CONFIG, data.pictures, data.captions, clip_folder, tmp_path / output, say=lines.append, features=features)
         told = [line for line in lines if "broken.png" in line]
         assert told == ["left out: Cannot read 'broken.png': it is not a picture, but a web page or text."]
-        assert any(line.startswith("features: ") for line in lines) == (output == "one")
+        assert any(line.startswith("image features: ") for line in lines) == (output == "one")
         assert weights_of(tmp_path / output) == weights_of(trained)
 
 
@@ -461,12 +463,101 @@ def test_ablations_take_away_one_part_each() -> None:
             assert dict(flat(preset(f"{base}-{name}")).items() - whole.items()) == changed[name]
 
 
-def test_each_other_method_has_a_preset_of_its_name() -> None:
-    assert {name: preset(name).method for name in ("pic2word", "searle", "lincir")} == {
-        "pic2word": "pic2word",
-        "searle": "searle",
-        "lincir": "lincir",
-    }
+METHODS = ("pic2word", "searle", "lincir")
+
+
+def test_each_other_method_has_a_published_and_a_quick_preset_of_its_name() -> None:
+    for name in METHODS:
+        assert preset(name).method == preset(f"{name}-quick").method == name
+        assert preset(name) != preset(f"{name}-quick")
+
+
+def test_the_published_figures_are_of_the_quick_presets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of docs/results.md, which `benchmarks/methods.py` trains and measures."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    jobs = importlib.import_module("methods").JOBS
+    assert {name: jobs[name][0] for name in METHODS} == {name: f"{name}-quick" for name in METHODS}
+    for name, changes in jobs.values():
+        preset(name, **changes)
+
+
+def test_epochs_take_the_place_of_a_presets_steps() -> None:
+    assert preset("lincir").total_steps(10) == 20_000
+    assert preset("lincir", epochs=3).total_steps(10) == 30
+    assert preset("lincir", seed=3).total_steps(10) == 20_000
+    assert preset("lincir", epochs=3, steps=5).total_steps(10) == 5
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_published_recipe_ends_loads_composes_and_goes_on(
+    name: str, data: SimpleNamespace, clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seven steps of it, the last of which ends no epoch."""
+    monkeypatch.setattr(searle, "class_names", lambda: ("Cat", "Dog", "Grass", "Snow", "Zebra"))
+    monkeypatch.setattr(training, "_SAVE_EVERY", 0.0)
+    config = preset(name, steps=7, batch_size=8, inversion_steps=3)
+
+    def go(output: Path, say=quiet) -> None:
+        train(config, data.pictures, data.captions, clip_folder, output, resume=True, say=say,
+              features=tmp_path / "features")  # fmt: skip
+
+    def interrupt(line: str) -> None:
+        if line.startswith("step 4 "):
+            raise KeyboardInterrupt
+
+    said: list[str] = []
+    go(tmp_path / "whole", said.append)
+    assert any("rises over 10000 steps, but this training has only 7" in line for line in said) == (name == "pic2word")
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path / "halfway", interrupt)
+    go(tmp_path / "halfway")
+    assert weights_of(tmp_path / "halfway") == weights_of(tmp_path / "whole")
+    assert [row["step"] for row in log_of(tmp_path / "whole")] == ["4", "7"]
+    assert torch.load(tmp_path / "whole" / "checkpoint.pt", weights_only=True)["step"] == 7
+    model = fti4cir.load(tmp_path / "whole")
+    assert model.method == name
+    composed = create(name, model).compose(model.features([data.pictures / "00.png"]), ["in red"])
+    assert composed.isfinite().all()
+
+
+def test_a_checkpoint_of_an_older_version_goes_on(
+    data: SimpleNamespace, clip_folder: Path, trained: Path, tmp_path: Path
+) -> None:
+    """It lacks the settings that came later, whose defaults are what it did."""
+    output = tmp_path / "m"
+    shutil.copytree(trained, output)
+    state = torch.load(output / "checkpoint.pt", weights_only=True)
+    for later in ("steps", "contrast", "hidden_width", "vocabulary"):
+        del state["config"][later]
+    torch.save(state, output / "checkpoint.pt")
+    train(CONFIG, data.pictures, data.captions, clip_folder, output, resume=True, say=quiet)
+    changed = replace(CONFIG, contrast="across")
+    with pytest.raises(TrainingError, match="was begun with contrast = all, not across"):
+        train(changed, data.pictures, data.captions, clip_folder, output, resume=True, say=quiet)
+
+
+def test_the_optimisers_settings() -> None:
+    network = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.LayerNorm(2))
+    config = TrainingConfig(weight_decay=0.1, decay_biases=False, beta2=0.98, epsilon=1e-6)
+    matrices, vectors = training._optimizer(config, network).param_groups
+    assert [tuple(value.shape) for value in matrices["params"]] == [(2, 3)]
+    assert [tuple(value.shape) for value in vectors["params"]] == [(2,)] * 3
+    assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.1, 0.0)
+    assert matrices["betas"] == vectors["betas"] == (0.9, 0.98)
+    assert matrices["eps"] == 1e-6
+    [group] = training._optimizer(TrainingConfig(), network).param_groups
+    assert (group["weight_decay"], group["betas"], group["eps"]) == (0.01, (0.9, 0.999), 1e-8)
+
+
+def test_progress_says_what_each_pass_is_of(data: SimpleNamespace, clip_folder: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    train(CONFIG, data.pictures, data.captions, clip_folder, tmp_path / "m", say=said.append)
+    passes = [line.partition(":")[0] for line in said if "min left" in line and not line.startswith("step ")]
+    assert passes == [
+        "image features",
+        "features of captions in the template",
+        "features of captions as written",
+    ]
 
 
 # -- what a step sees -----------------------------------------------------------------------------------------

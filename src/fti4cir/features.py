@@ -188,7 +188,7 @@ def _compute_blocks(cache: _Cache, todo: Sequence[int], reader: Reader, say: Say
             told = time.monotonic()
             left = (told - started) / (number + 1) * (len(todo) - number - 1)
             say(
-                f"features: block {number + 1} of {len(todo)}, {done / (told - started):.0f} pictures a second; "
+                f"image features: block {number + 1} of {len(todo)}, {done / (told - started):.0f} pictures a second; "
                 f"about {left / 60:.0f} min left"
             )
 
@@ -387,8 +387,12 @@ def _digest(name: str, reader: Reader) -> str | None:
         return None
 
 
-def compute_texts(folder: Path, encoder: DualEncoder, texts: Sequence[str], say: Say) -> NDArray[np.float32]:
+def compute_texts(
+    folder: Path, encoder: DualEncoder, texts: Sequence[str], say: Say, label: str = "text features"
+) -> NDArray[np.float32]:
     """Compute the features of texts, as far as `folder` does not hold them yet: (N, D), not normalised.
+
+    `label` is what they are called in the lines of progress.
 
     Raises:
         CacheError: if the folder cannot be written to.
@@ -400,7 +404,7 @@ def compute_texts(folder: Path, encoder: DualEncoder, texts: Sequence[str], say:
             return encode_sentences(encoder, [(text,) for text in texts[start:stop]])
 
     made_of = [encoder.fingerprint, list(texts)]
-    return compute_rows(folder, "texts", made_of, (len(texts), encoder.joint_width), _TEXT_BLOCK, encode, say)
+    return compute_rows(folder, "texts", made_of, (len(texts), encoder.joint_width), _TEXT_BLOCK, encode, say, label)
 
 
 def compute_rows(
@@ -411,17 +415,19 @@ def compute_rows(
     block: int,
     make: Callable[[int, int], Tensor],
     say: Say,
+    label: str | None = None,
 ) -> NDArray[np.float32]:
     """Compute a matrix by blocks of rows, as far as `folder` does not hold it yet.
 
     Args:
         folder: the cache; made if missing.
-        name: what the rows are called in its messages and files.
+        name: what the rows are called in file names.
         made_of: all that decides the rows, as JSON can say it; each such matrix has a file of its own.
         shape: rows and columns.
         block: rows that are made together, the same ones with an interruption as without.
         make: gives the rows from `start` up to `stop`, float32.
         say: gets a line of progress now and then.
+        label: what the rows are called in these lines, such as "features of captions"; None: `name`.
 
     Raises:
         CacheError: if the folder cannot be written to.
@@ -447,7 +453,7 @@ def compute_rows(
                     if time.monotonic() - told > 10 or stop == shape[0]:
                         told = time.monotonic()
                         left = (told - started) / (stop - done * block) * (shape[0] - stop)
-                        say(f"{name}: {stop} of {shape[0]}; about {left / 60:.0f} min left")
+                        say(f"{label or name}: {stop} of {shape[0]}; about {left / 60:.0f} min left")
                 os.fsync(file.fileno())
             partial.replace(path)
     if path.stat().st_size != 4 * math.prod(shape):

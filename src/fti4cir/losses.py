@@ -40,6 +40,28 @@ def contrastive(image: Tensor, text: Tensor, temperature: float = 0.20) -> Tenso
     return F.cross_entropy(logits, partner)
 
 
+def contrastive_across(image: Tensor, text: Tensor, temperature: float) -> Tensor:
+    """Symmetric contrastive loss of CLIP and Pic2Word: each kind is told from the others of the other kind only.
+
+    The mean of two cross-entropies: which of the B sentences is picture i's, and which of the B pictures is
+    sentence i's.
+
+    Args:
+        image: (B, D), any length.
+        text: (B, D), any length.
+        temperature: above 0; CLIP's is one by its logit scale, 0.01.
+
+    Returns:
+        A scalar, at least 0; 0 for a batch of one.
+
+    """
+    if temperature <= 0:
+        raise TrainingError(f"The temperature is {temperature}, but must be above 0.")
+    logits = F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T / temperature  # (B, B)
+    own = torch.arange(len(image), device=logits.device)
+    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+
+
 def orthogonality(selected: Tensor) -> Tensor:
     """Mean squared difference between the M x M cosine matrix of the attributes and the identity.
 
@@ -55,6 +77,14 @@ def orthogonality(selected: Tensor) -> Tensor:
 def regularization(pseudo: Tensor, real: Tensor) -> Tensor:
     """Mean of one minus the cosine between pseudo-sentences and real ones, both (B, D); 0 to 2."""
     return (1 - F.cosine_similarity(pseudo, real, dim=-1)).mean()
+
+
+def squared_distance(pseudo: Tensor, real: Tensor) -> Tensor:
+    """Mean squared difference between the raw features of sentences with pseudo-words and real ones, both (B, D).
+
+    LinCIR's loss. Not bounded: it grows with the squared length of the encoder's features.
+    """
+    return (pseudo - real).square().mean()
 
 
 def composed(

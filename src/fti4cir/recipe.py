@@ -14,6 +14,21 @@ from .inversion.network import InversionConfig
 from .inversion.prompts import Template
 from .losses import LossWeights
 
+_CHOICES: Mapping[str, tuple[str | int, ...]] = {
+    "optimizer": ("adamw", "adam", "sgd"),
+    "schedule": ("step", "cosine", "warmup-cosine", "constant"),
+    "contrast": ("all", "across"),
+    "activation": ("gelu", "relu"),
+    "keywords": ("nouns", "runs"),
+    "text_noise": ("relative", "unit"),
+    "masked_loss": ("cosine", "squared"),
+    "vocabulary": ("captions", "open-images"),
+    "inversion_start": ("mean", "random"),
+    "inversion_templates": (1, 24),
+    "caption_split": RULES,
+}
+_COUNTS_OF_SEARLE = ("concepts", "inversion_concepts", "inversion_steps")
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -26,6 +41,8 @@ class TrainingConfig:
     # -- how long, and how fast
     epochs: int = 60
     """How often each picture is seen, with one of its captions."""
+    steps: int | None = None
+    """All steps of the training, whatever `epochs` says; None: as many as the epochs take."""
     batch_size: int = 256
     """Pictures a step, over all devices; with the contrastive losses, more is not only faster."""
     chunk_size: int = 0
@@ -35,11 +52,19 @@ class TrainingConfig:
     """`sgd` with a momentum of 0.9."""
     learning_rate: float = 4e-5
     weight_decay: float = 0.01
-    schedule: Literal["step", "cosine", "constant"] = "step"
-    """`step`: a tenth of the learning rate from `decay_epoch` on; `cosine`: down to zero."""
+    decay_biases: bool = True
+    """Whether the weight decay acts on biases and other vectors too, or on matrices alone."""
+    beta2: float = 0.999
+    """Adam's memory of squared gradients."""
+    epsilon: float = 1e-8
+    """What Adam adds to the root of the squared gradients."""
+    schedule: Literal["step", "cosine", "warmup-cosine", "constant"] = "step"
+    """`step`: a tenth of the learning rate from `decay_epoch` on; `cosine`: down to zero; `warmup-cosine`: likewise,
+    but the cosine begins where the warmup ends."""
     decay_epoch: int = 10
     warmup_steps: int = 0
-    """The learning rate rises linearly over these, but at most over a tenth of all."""
+    """The learning rate rises linearly over these, but at most over a tenth of all. With `warmup-cosine` it always
+    rises over all of them, as published recipes do, even where the training is shorter."""
     clip_norm: float | None = None
     """The gradient's norm is held below this."""
     average: float = 0.0
@@ -50,8 +75,11 @@ class TrainingConfig:
     # -- what is learned
     weights: LossWeights = field(default_factory=LossWeights)
     """What each loss counts."""
-    temperature: float = 0.20
-    """Of the contrastive loss."""
+    contrast: Literal["all", "across"] = "all"
+    """What the contrastive loss tells a picture's sentence from. `all`: the batch's other pictures and sentences.
+    `across`: a sentence from the other pictures, and a picture from the other sentences, as CLIP does."""
+    temperature: float | None = 0.20
+    """Of the contrastive loss; None: what the encoder learned for its own (CLIP's logit scale)."""
     composed_temperature: float = 0.07
     """Of the composed losses and of the description loss."""
 
@@ -62,6 +90,8 @@ class TrainingConfig:
     layers: int = 3
     heads: int = 1
     dropout: float = 0.5
+    hidden_width: int | None = None
+    activation: Literal["gelu", "relu"] = "gelu"
     template: Template = field(default_factory=Template)
     attribute_gain: float = 1.0
     """Scale of the initial weights that turn the attribute transformer's outputs into latent attributes. With 1 all
@@ -82,28 +112,50 @@ class TrainingConfig:
     loss have sentences told, too. Their features are known already, so that thousands cost next to nothing."""
     alike: int = 1
     """Pictures that look alike come into a batch together in groups of so many: hard negatives."""
-    inversion_steps: int = 60
-    """Steps of the optimisation that inverts each picture, for a method that learns from its result."""
     validation: int = 500
     """Pictures kept out of training to measure on, at most a tenth of all."""
     seed: int = 0
 
+    # -- only for `lincir`
+    keywords: Literal["nouns", "runs"] = "nouns"
+    """What the pseudo-word replaces in a caption. `nouns`: runs of nouns and the adjectives before them. `runs`: runs
+    of nouns, adjectives and determiners, and a random word where there are none."""
+    text_noise: Literal["relative", "unit"] = "relative"
+    """`relative`: the network sees the text feature at the length of the picture's, and noise of up to that length.
+    `unit`: the raw text feature, and a random amount up to 1 of noise with variance 1 in each dimension."""
+    masked_loss: Literal["cosine", "squared"] = "cosine"
+    """One minus the cosine of the two features, or the mean squared difference of the two raw features."""
+
+    # -- only for `searle`
+    vocabulary: Literal["captions", "open-images"] = "captions"
+    """Where the concepts are from: subjects of the training captions, or the 20,931 class names of Open Images."""
+    concepts: int = 5
+    """How many of the concepts nearest to a picture the network's training draws from."""
+    inversion_concepts: int = 5
+    """The same for the optimisation that inverts each picture."""
+    inversion_steps: int = 60
+    """Steps of that optimisation."""
+    inversion_average: float = 0.0
+    """Decay of the exponential average of its words, which then is its result; 0: the last words."""
+    inversion_start: Literal["mean", "random"] = "mean"
+    """What a word begins as: the mean of all token embeddings, or Gaussian noise of deviation 0.02."""
+    inversion_templates: int = 1
+    """Among how many sentences the optimisation draws one in each step: 1 or 24."""
+
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "alike", "inversion_steps"):
-            if getattr(self, name) < 1:
-                raise TrainingError(f"{name} is {getattr(self, name)}, but must be at least 1.")
-        for name in ("learning_rate", "temperature", "composed_temperature", "clip_norm", "attribute_gain"):
+        for name in ("epochs", "steps", "batch_size", "alike", "hidden_width", *_COUNTS_OF_SEARLE):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise TrainingError(f"{name} is {value}, but must be at least 1.")
+        for name in ("learning_rate", "temperature", "composed_temperature", "clip_norm", "attribute_gain", "epsilon"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise TrainingError(f"{name} is {value}, but must be above 0.")
-        for name, known in (
-            ("schedule", ("step", "cosine", "constant")),
-            ("optimizer", ("adamw", "adam", "sgd")),
-            ("caption_split", RULES),
-        ):
+        for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
-                raise TrainingError(f"{name} is {getattr(self, name)!r}, but must be one of {', '.join(known)}.")
-        for name in ("average", "attribute_masking"):
+                shown = ", ".join(map(str, known))
+                raise TrainingError(f"{name} is {getattr(self, name)!r}, but must be one of {shown}.")
+        for name in ("average", "attribute_masking", "beta2", "inversion_average"):
             if not 0 <= getattr(self, name) < 1:
                 raise TrainingError(f"{name} is {getattr(self, name)}, but must lie in [0, 1).")
         if not any(vars(self.weights).values()):
@@ -134,12 +186,21 @@ class TrainingConfig:
         """The network's configuration for an encoder."""
         return InversionConfig(
             encoder.joint_width, encoder.vision_width, encoder.token_width, self.num_latent, self.max_attributes,
-            self.threshold, self.layers, self.heads, self.dropout, self.template,
+            self.threshold, self.layers, self.heads, self.dropout, self.template, self.hidden_width, self.activation,
         )  # fmt: skip
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """How many steps the training takes."""
+        return self.epochs * steps_per_epoch if self.steps is None else self.steps
 
     def learning_rate_at(self, step: int, steps_per_epoch: int) -> float:
         """The learning rate of a step, counted from 0."""
-        total_steps = self.epochs * steps_per_epoch
+        total_steps = self.total_steps(steps_per_epoch)
+        if self.schedule == "warmup-cosine":
+            if step < self.warmup_steps:
+                return self.learning_rate * (step + 1) / self.warmup_steps
+            done = (step - self.warmup_steps) / (total_steps - self.warmup_steps)
+            return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
         warmup = min(self.warmup_steps, total_steps // 10)
         rate = self.learning_rate * min(1.0, (step + 1) / max(1, warmup))
         if self.schedule == "cosine":

@@ -84,15 +84,22 @@ PRESETS: dict[str, TrainingConfig] = {
     **{f"paper-{name}": config for name, config in _without(_PAPER).items()},
     **{f"composed-{name}": config for name, config in _without(_COMPOSED).items()},
     **{name: learner.preset for name, learner in baselines.LEARNED.items() if name != "fti4cir"},
+    **{f"{name}-quick": learner.quick for name, learner in baselines.LEARNED.items() if learner.quick},
 }
 """`paper`: the release's recipe. `composed`: ours, with composed and description losses, for small encoders and few
-pictures. Each also with one part taken away, as `paper-no-selection`. And the other methods' own, by their names."""
+pictures. Each also with one part taken away, as `paper-no-selection`. The other methods' published recipes by their
+names; `-quick` behind a name: ours, for small encoders and few pictures."""
 
 
 def preset(name: str, **changes: Any) -> TrainingConfig:
-    """A preset with some of its fields changed. TrainingError if there is no such preset."""
+    """A preset with some of its fields changed. TrainingError if there is no such preset.
+
+    `epochs` also takes the place of the `steps` that a preset may count instead.
+    """
     if name not in PRESETS:
         raise TrainingError(f"There is no preset {name!r}; there are {', '.join(PRESETS)}.")
+    if "epochs" in changes:
+        changes = {"steps": None, **changes}
     return replace(PRESETS[name], **changes)
 
 
@@ -273,19 +280,24 @@ def _alike(
 def _optimizer(config: TrainingConfig, network: torch.nn.Module) -> torch.optim.Optimizer:
     # Fused: one pass over the weights instead of a dozen.
     settings: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "fused": True}
+    groups: list[dict[str, Any]] = [{"params": list(network.parameters())}]
+    if not config.decay_biases:
+        matrices = [value for value in network.parameters() if value.dim() > 1]
+        vectors = [value for value in network.parameters() if value.dim() <= 1]
+        groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
     if config.optimizer == "sgd":
-        return torch.optim.SGD(network.parameters(), momentum=0.9, **settings)
+        return torch.optim.SGD(groups, momentum=0.9, **settings)
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return kind(network.parameters(), **settings)
+    return kind(groups, betas=(0.9, config.beta2), eps=config.epsilon, **settings)
 
 
 class _Texts:
     """The frozen encoder's features of texts, by text."""
 
-    def __init__(self, cache: Path, encoder: DualEncoder, texts: Iterable[str], say: Say) -> None:
+    def __init__(self, cache: Path, encoder: DualEncoder, texts: Iterable[str], say: Say, label: str) -> None:
         ordered = sorted(set(texts))
         self._rows = {text: row for row, text in enumerate(ordered)}
-        self._features = compute_texts(cache, encoder, ordered, say)
+        self._features = compute_texts(cache, encoder, ordered, say, label)
 
     def take(self, texts: Iterable[str]) -> NDArray[np.float32]:
         """Their features, (N, D), not normalised."""
@@ -326,13 +338,13 @@ class _Run:
             if turn:
                 with warnings.catch_warnings(record=True) as caught:
                     warnings.simplefilter("always", CutWarning)
-                    self.real: _Texts = _Texts(cache, encoder, real, say)
+                    self.real: _Texts = _Texts(cache, encoder, real, say, "features of captions in the template")
                 if caught:
                     say(f"{len(caught)} captions are longer than {encoder.name} reads; their ends are left out")
                 if config.weights.composed or config.weights.description:
                     with warnings.catch_warnings():
                         warnings.simplefilter("ignore", CutWarning)  # told already
-                        self.plain = _Texts(cache, encoder, map(str, used), say)
+                        self.plain = _Texts(cache, encoder, map(str, used), say, "features of captions as written")
                 with self.precision():
                     self.objective = baselines.learner(config.method).objective(config, corpus)
             world_.wait()
@@ -348,7 +360,12 @@ class _Run:
             raise TrainingError(f"A batch of {batch_size} is too small for {world_.size} processes.")
         self.batch_size = batch_size // world_.size * world_.size
         self.steps_per_epoch = len(training) // self.batch_size
-        self.total_steps = self.steps_per_epoch * config.epochs
+        self.total_steps = config.total_steps(self.steps_per_epoch)
+        if config.schedule == "warmup-cosine" and config.warmup_steps >= self.total_steps:
+            say(
+                f"the recipe's learning rate rises over {config.warmup_steps} steps, but this training has only "
+                f"{self.total_steps}; a quick preset or a smaller warmup_steps suits few pictures better"
+            )
         self.ordered: tuple[int, NDArray[np.int64]] | None = None
         self.step = 0
         self.saved_step: int | None = None
@@ -470,7 +487,7 @@ class _Run:
             terms = self.take_step(rate)
             for name, value in {**terms, "steps": 1.0}.items():
                 self.sums[name] = self.sums.get(name, 0.0) + value
-            ends_epoch = self.step % self.steps_per_epoch == 0
+            ends_epoch = self.step % self.steps_per_epoch == 0 or self.step == self.total_steps
             if self.world.is_first and (ends_epoch or self.step % 50 == 0):
                 left = (time.monotonic() - started) / (self.step - first) * (self.total_steps - self.step)
                 self.report(rate, self.validate() if ends_epoch else {}, left)
@@ -679,10 +696,12 @@ class _Run:
             theirs = state["config"]
         except Exception as error:  # of almost any class, as the damage will have it
             raise TrainingError(f"The checkpoint {file} cannot be read; delete it to begin anew.") from error
+        # An older version's checkpoint lacks settings that came later; their defaults are what it did.
+        theirs = {**asdict(TrainingConfig()), **theirs}
         for name, value in asdict(self.config).items():
-            if theirs.get(name) != value:
+            if theirs[name] != value:
                 raise TrainingError(
-                    f"The training in {self.output} was begun with {name} = {theirs.get(name)}, not {value}; "
+                    f"The training in {self.output} was begun with {name} = {theirs[name]}, not {value}; "
                     "resume it with the same settings or choose another folder."
                 )
         if state["encoder"] != self.encoder.fingerprint or state["data"] != self.data_key:

@@ -1,9 +1,13 @@
 """SEARLE: words by optimisation, and a network that learns them."""
 
+import itertools
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -12,7 +16,19 @@ import fti4cir
 from fti4cir.backbones.clip import ClipEncoder
 from fti4cir.baselines import create, searle
 from fti4cir.baselines.base import Batch, Corpus
-from fti4cir.baselines.searle import Concepts, OptimizedInversion, SearleObjective, collect, invert
+from fti4cir.baselines.searle import (
+    Concepts,
+    Optimization,
+    OptimizedInversion,
+    Phrase,
+    SearleObjective,
+    captions_of_classes,
+    class_features,
+    class_names,
+    collect,
+    invert,
+    templates,
+)
 from fti4cir.captions.split import SplitCaption
 from fti4cir.errors import ModelError
 from fti4cir.features import compute
@@ -55,20 +71,93 @@ def test_collect_stops_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_concepts_are_drawn_among_the_nearest(encoder: ClipEncoder) -> None:
-    concepts = Concepts.of(encoder, {f"a dog {number}": [f"in place {number}"] for number in range(30)})
+    concepts = Concepts.of_captions(encoder, {f"a dog {number}": [f"in place {number}"] for number in range(30)})
     image = 7 * concepts.features[[4, 20]]
     similar = (F.normalize(image, dim=-1) @ concepts.features.T).topk(5).indices.tolist()
-    drawn = [concepts.draw(image, [seed, seed]) for seed in range(40)]
+    nearest = concepts.nearest(image, 5)
+    assert nearest == similar
+    drawn = [concepts.draw(nearest, [Random(seed), Random(seed)]) for seed in range(40)]
     for row, near in enumerate(similar):
-        expected = {SplitCaption(f"a dog {number}", f"in place {number}") for number in near}
-        assert {captions[row] for captions in drawn} == expected
-    assert concepts.draw(image, [3, 3]) == drawn[3]
-    assert concepts.draw(image[[1]], [3]) == [drawn[3][1]]
+        assert {phrases[row].real for phrases in drawn} == {
+            (f"a photo of a dog {number} with in place {number}",) for number in near
+        }
+    assert drawn[0][0].pseudo[:2] == ("a photo of", Slot.SUBJECT)
+    assert drawn[0][0].real[0].endswith(drawn[0][0].pseudo[2])
+    assert concepts.draw(nearest, [Random(3), Random(3)]) == drawn[3]
+    assert concepts.draw(nearest[1:], [Random(3)]) == [drawn[3][1]]
 
 
 def test_fewer_concepts_than_are_asked_for(encoder: ClipEncoder) -> None:
-    concepts = Concepts.of(encoder, {"a dog": ["on grass"]})
-    assert concepts.draw(torch.randn(2, encoder.joint_width), [0, 1]) == [SplitCaption("a dog", "on grass")] * 2
+    concepts = Concepts.of_captions(encoder, {"a dog": ["on grass"]})
+    assert concepts.nearest(torch.randn(2, encoder.joint_width), 5) == [[0], [0]]
+
+
+# -- concepts of Open Images ----------------------------------------------------------------------------------
+@pytest.fixture
+def few_classes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[str, ...]:
+    """A short list in the place of the 20,931 names."""
+    names = ("Cat", "Dog", "Grass", "Hot dog", "Snow", "T-shirt", "Zebra")
+    (tmp_path / "names.txt").write_text("\n".join(names) + "\n")
+    monkeypatch.setattr(searle, "_VOCABULARY", tmp_path / "names.txt")
+    searle.class_names.cache_clear()
+    yield names
+    searle.class_names.cache_clear()
+
+
+def test_the_class_names() -> None:
+    names = class_names()
+    assert len(names) == len(set(names)) == 20_931
+    assert all(name == name.strip() and name for name in names)
+    assert {"Dog", "Hot dog", "Snow", "Water"} <= set(names)
+    for name in names[::20]:  # what stands in for captions, also of names that hold marks
+        phrase = searle._replaced(name, f"a photo of {name}")
+        assert phrase == Phrase(("a photo of", Slot.SUBJECT), (f"a photo of {name}",))
+
+
+def test_the_24_templates() -> None:
+    texts = [" ".join("*" if piece is Slot.SUBJECT else piece for piece in template) for template in templates()]
+    assert len(set(texts)) == 24
+    assert all(template.count(Slot.SUBJECT) == 1 for template in templates())
+    assert {"*", "A *", "We see a *", "This is a photo of a *", "This is an illustration of a *", "* image",
+            "An illustrations of a *", "This sketch contains a *", "A diagram of a *",
+            "We see a * in this illustration", "We see a * photo"} <= set(texts)  # fmt: skip
+
+
+def test_captions_of_classes(few_classes: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    captions = ["A DOG on grass", "a hot dog", "dogs", "a dog-eared cat", "a t-shirt", "a t shirt", "a DOG on grass"]
+    assert captions_of_classes(captions) == {
+        "Cat": ["a dog-eared cat"],
+        "Dog": ["A DOG on grass", "a hot dog", "a dog-eared cat", "a DOG on grass"],
+        "Grass": ["A DOG on grass", "a DOG on grass"],
+        "Hot dog": ["a hot dog"],
+        "T-shirt": ["a t-shirt"],
+    }
+    monkeypatch.setattr(searle, "_MOST_CAPTIONS", 2)
+    assert captions_of_classes(captions)["Dog"] == captions[:2]
+
+
+def test_sentences_about_classes(few_classes: tuple[str, ...]) -> None:
+    concepts = Concepts.of_open_images(torch.eye(7), {"Dog": ["a black dog, a dog", "DOG"]})
+    drawn = {concepts.draw([[1]], [Random(seed)])[0] for seed in range(20)}
+    assert drawn == {
+        Phrase(("a black", Slot.SUBJECT, ", a dog"), ("a black dog, a dog",)),
+        Phrase((Slot.SUBJECT,), ("DOG",)),
+    }
+    assert concepts.draw([[6]], [Random(0)]) == [Phrase(("a photo of", Slot.SUBJECT), ("a photo of Zebra",))]
+
+
+def test_features_of_classes_are_means_over_the_templates(encoder: ClipEncoder, few_classes: tuple[str, ...]) -> None:
+    for place, name in enumerate(few_classes):
+        total = torch.zeros(encoder.joint_width)
+        for template in templates():
+            text = " ".join(name if piece is Slot.SUBJECT else piece for piece in template)
+            feature = encode_sentences(encoder, [(text,)])[0]
+            total += feature / feature.norm()
+        found = class_features(encoder, place, place + 1)[0]
+        torch.testing.assert_close(found, total / total.norm(), rtol=1e-4, atol=1e-5)
+    together = class_features(encoder, 2, 6)
+    assert together.shape == (4, encoder.joint_width)
+    torch.testing.assert_close(together[1], class_features(encoder, 3, 4)[0], rtol=1e-4, atol=1e-5)
 
 
 # -- words by optimisation ------------------------------------------------------------------------------------
@@ -86,29 +175,127 @@ def likeness(encoder: ClipEncoder, tokens: torch.Tensor, image: torch.Tensor) ->
 
 
 def test_optimised_words_are_seen_as_their_pictures(encoder: ClipEncoder, image: torch.Tensor) -> None:
-    concepts = Concepts.of(encoder, CONCEPTS)
-    start, few, many = (likeness(encoder, invert(encoder, image, concepts, steps), image) for steps in (0, 5, 40))
+    concepts = Concepts.of_captions(encoder, CONCEPTS)
+    start, few, many = (
+        likeness(encoder, invert(encoder, image, concepts, Optimization(steps)), image) for steps in (0, 5, 40)
+    )
     assert (few > start).all()
     assert (many > few + 0.05).all()
-    assert not invert(encoder, image, concepts, 1).requires_grad
+    assert not invert(encoder, image, concepts, Optimization(1)).requires_grad
 
 
 def test_a_pictures_word_does_not_depend_on_the_others(encoder: ClipEncoder, image: torch.Tensor) -> None:
-    concepts = Concepts.of(encoder, CONCEPTS)
-    together = invert(encoder, image, concepts, 10)
-    alone = torch.cat([invert(encoder, image[[row]], concepts, 10) for row in range(5)])
+    concepts = Concepts.of_captions(encoder, CONCEPTS)
+    together = invert(encoder, image, concepts, Optimization(10))
+    alone = torch.cat([invert(encoder, image[[row]], concepts, Optimization(10)) for row in range(5)])
     torch.testing.assert_close(alone, together, rtol=1e-3, atol=1e-3)
 
 
 def test_words_are_optimised_in_inference_mode_too(encoder: ClipEncoder, image: torch.Tensor) -> None:
-    concepts = Concepts.of(encoder, CONCEPTS)
+    concepts = Concepts.of_captions(encoder, CONCEPTS)
     with torch.inference_mode():  # as evaluation does
-        words = invert(encoder, image.clone(), concepts, 3)
-    torch.testing.assert_close(words, invert(encoder, image, concepts, 3))
+        words = invert(encoder, image.clone(), concepts, Optimization(3))
+    torch.testing.assert_close(words, invert(encoder, image, concepts, Optimization(3)))
+
+
+def slowly_inverted(encoder: ClipEncoder, image: torch.Tensor, steps: int, decay: float) -> torch.Tensor:
+    """One picture's word with AdamW by its formulas (rate 0.02, weight decay 0.01), and the words' moving average."""
+    word = torch.tensor(np.random.default_rng([5, 3]).normal(size=encoder.token_width) * 0.02, dtype=torch.float32)
+    average, first, second = word.clone(), torch.zeros_like(word), torch.zeros_like(word)
+    for step in range(1, steps + 1):
+        word.requires_grad_()
+        words = PseudoWords.of_subjects(word[None])
+        [seen] = encode_sentences(encoder, [("a photo of", Slot.SUBJECT)], words)
+        [pseudo] = encode_sentences(encoder, [("a", Slot.SUBJECT, "in the snow")], words)
+        [real] = encode_sentences(encoder, [("a dog in the snow",)])
+        loss = (1 - F.cosine_similarity(seen, image, dim=0)) + 0.5 * (1 - F.cosine_similarity(pseudo, real, dim=0))
+        [gradient] = torch.autograd.grad(loss, word)
+        with torch.no_grad():
+            first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+            change = first / (1 - 0.9**step) / ((second / (1 - 0.999**step)).sqrt() + 1e-8)
+            word = word.detach() * (1 - 0.02 * 0.01) - 0.02 * change
+            average = decay * average + (1 - decay) * word
+    return average
+
+
+def test_the_published_optimisation(
+    encoder: ClipEncoder, image: torch.Tensor, few_classes: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    concepts = replace(
+        Concepts.of_open_images(torch.eye(encoder.joint_width)[:7], {}), said=(("a dog in the snow",),) * 7,
+        names=("dog",) * 7,
+    )  # fmt: skip
+    optimization = Optimization(6, 15, 0.9, "random", 1)
+    found = invert(encoder, image[:2], concepts, optimization, [(5, 3), (5, 4)])
+    torch.testing.assert_close(found[0], slowly_inverted(encoder, image[0], 6, 0.9), rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(found[0], found[1], atol=0.01)
+    again = invert(encoder, image[[1, 0]], concepts, optimization, [(5, 4), (5, 3)])
+    torch.testing.assert_close(again, found[[1, 0]], rtol=1e-3, atol=1e-4)
+
+
+def test_the_optimisation_draws_among_all_templates(
+    encoder: ClipEncoder, image: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    concepts = Concepts.of_captions(encoder, CONCEPTS)
+    seen: set[object] = set()
+    real = searle.encode_sentences
+
+    def noting(encoder: ClipEncoder, sentences: list[object], *more: object) -> torch.Tensor:
+        seen.update(sentences)
+        return real(encoder, sentences, *more)
+
+    monkeypatch.setattr(searle, "encode_sentences", noting)
+    seeds = [(0, row) for row in range(5)]
+    invert(encoder, image, concepts, Optimization(40, templates=24), seeds)
+    assert set(templates()) <= seen
 
 
 # -- training -------------------------------------------------------------------------------------------------
-CONFIG = preset("searle", **{**SMALL, "epochs": 6, "inversion_steps": 3})
+# miccunifi/SEARLE: the README's options of `oti_inversion.py` and `train_phi.py` with their defaults; `phi.py`;
+# `get_templates` and `contrastive_loss` in `utils.py`; `image_concepts_association.py` (Open Images' class names).
+PUBLISHED = {
+    "epochs": 100,
+    "batch_size": 256,
+    "learning_rate": 1e-4,
+    "weight_decay": 0.01,
+    "optimizer": "adamw",
+    "schedule": "constant",
+    "warmup_steps": 0,
+    "clip_norm": None,
+    "average": 0.0,
+    "max_attributes": 0,
+    "hidden_width": None,  # 4 D
+    "activation": "gelu",
+    "dropout": 0.5,
+    "vocabulary": "open-images",
+    "concepts": 150,
+    "inversion_concepts": 15,
+    "inversion_steps": 350,
+    "inversion_average": 0.99,
+    "inversion_start": "random",
+    "inversion_templates": 24,
+}
+
+
+def test_the_published_recipe() -> None:
+    config = preset("searle")
+    assert {name: getattr(config, name) for name in PUBLISHED} == PUBLISHED
+    weights = {name: weight for name, weight in vars(config.weights).items() if weight}
+    assert weights == {"distillation": 1.0, "regularization_subject": 0.75}
+    of_optimisation = (searle._INVERSION_RATE, searle._INVERSION_DECAY, searle._INVERSION_REGULARIZATION,
+                       searle._INVERSION_DEVIATION, searle._DISTILLATION_TEMPERATURE)  # fmt: skip
+    assert of_optimisation == (2e-2, 0.01, 0.5, 0.02, 0.25)
+
+
+def test_the_quick_recipe_stays_as_it_was_measured() -> None:
+    quick = preset("searle-quick")
+    expected = {"epochs": 5, "batch_size": 128, "learning_rate": 1e-4, "schedule": "constant", "dropout": 0.5,
+                "vocabulary": "captions", "concepts": 5, "inversion_concepts": 5, "inversion_steps": 20,
+                "inversion_average": 0.0, "inversion_start": "mean", "inversion_templates": 1}  # fmt: skip
+    assert {name: getattr(quick, name) for name in expected} == expected
+
+
+CONFIG = preset("searle-quick", **{**SMALL, "epochs": 6, "inversion_steps": 3})
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +374,45 @@ def test_a_query_by_optimisation_depends_on_its_own_picture_and_text(trained: Pa
     for row, (owner, text) in enumerate([(2, "is red"), (0, "is blue"), (0, "is red")]):
         alone = method.compose(type(features)(*(part[[owner]] for part in features)), [text])
         torch.testing.assert_close(together[[row]], alone, rtol=1e-3, atol=1e-3)
+
+
+def test_by_optimisation_as_the_published_training_did_it(
+    data: SimpleNamespace,
+    clip_folder: Path,
+    tmp_path: Path,
+    few_classes: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = preset("searle", **{**SMALL, "epochs": 1, "inversion_steps": 4})
+    said: list[str] = []
+    train(config, data.pictures, data.captions, clip_folder, tmp_path / "m", say=said.append)
+    assert {line.split(":")[0] for line in said} >= {"features of concepts", "words by optimisation"}
+    model = fti4cir.load(tmp_path / "m")
+    assert model.extra["vocabulary"] == "open-images"
+    assert set(model.extra["concepts"]) == {"Cat", "Dog", "Grass", "Snow"}
+    settings = {"steps": 4, "concepts": 15, "average": 0.99, "start": "random", "templates": 24}
+    assert model.extra["optimization"] == settings
+    progress: list[str] = []
+    method = create("searle-oti", model, say=progress.append)
+    assert isinstance(method, OptimizedInversion)
+    assert asdict(method._optimization) == settings
+    assert asdict(OptimizedInversion(model, steps=2)._optimization) == {**settings, "steps": 2}
+    features = model.features([data.pictures / "00.png", data.pictures / "01.png"])
+    monkeypatch.setattr(searle, "_CONCEPT_BLOCK", 2)
+    clock = itertools.count(0, 6)
+    monkeypatch.setattr(searle, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    composed = method.compose(features, ["is red", "is red"])
+    assert progress == [f"features of concepts for searle-oti: {start} of 7" for start in (2, 6)]
+    alone = method.compose(type(features)(*(part[[1]] for part in features)), ["is red"])
+    torch.testing.assert_close(composed[[1]], alone, rtol=1e-3, atol=1e-3)
+
+
+def test_by_optimisation_for_a_quick_model(trained: Path) -> None:
+    model = fti4cir.load(trained)
+    assert OptimizedInversion(model)._optimization == Optimization(60)
+    model.extra = {**model.extra, "optimization": {"colour": 1}}
+    with pytest.raises(ModelError, match=r"optimised in a way that this version does not know: .*colour"):
+        OptimizedInversion(model)
 
 
 def test_without_concepts_there_is_no_optimisation(trained: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fti4cir.captions.keywords import keywords
+from fti4cir.captions.keywords import keyword_runs, keywords
 
 pytest.importorskip("spacy", reason="the keywords need spaCy's tagger")
 
@@ -37,3 +37,18 @@ def test_adjectives_after_the_noun_stay() -> None:
 def test_many_captions_in_order() -> None:
     captions = [f"a dog {'on grass ' * (number % 3)}".strip() for number in range(600)]
     assert [len(spans) for spans in keywords(captions)] == [1 + number % 3 for number in range(600)]
+
+
+@pytest.mark.parametrize(
+    ("caption", "runs"),
+    [
+        ("a black dog on the green grass", ["a black dog", "the green grass"]),
+        ("paris in spring", ["paris", "spring"]),
+        ("the sky is blue", ["the sky", "blue"]),  # adjectives alone count
+        ("a dog, a t-shirt", ["a dog", "a t", "shirt"]),  # its tokens, whatever stands between them in the caption
+        ("it runs quickly", []),
+        ("", []),
+    ],
+)
+def test_keyword_runs(caption: str, runs: list[str]) -> None:
+    assert keyword_runs([caption]) == [runs]

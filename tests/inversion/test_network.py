@@ -1,6 +1,8 @@
 """The network's configuration, and the pseudo-words it makes."""
 
 import json
+import math
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -10,7 +12,7 @@ import torch
 from fti4cir.backbones.clip import ClipEncoder
 from fti4cir.errors import ModelError
 from fti4cir.inversion.compose import encode_sentences
-from fti4cir.inversion.network import InversionConfig, PseudoWords
+from fti4cir.inversion.network import FineGrainedInversion, InversionConfig, PseudoWords, WordMapping
 from fti4cir.inversion.prompts import Slot, Template
 from tinyclip import JOINT, TOKEN, VISION, clip_folder, encoder, random_inversion
 
@@ -30,6 +32,8 @@ pytestmark = pytest.mark.numeric
         {"threshold": 1.0},
         {"threshold": -0.1},
         {"dropout": 1.0},
+        {"hidden_width": 0},
+        {"activation": "tanh"},
     ],
     ids=str,
 )
@@ -107,6 +111,40 @@ def test_words_of_subjects_alone(encoder: ClipEncoder) -> None:
     assert features.shape == (3, JOINT)
 
 
+# -- the mapping to words -------------------------------------------------------------------------------------
+def by_hand(state: dict[str, torch.Tensor], x: list[float], activation: Callable[[float], float]) -> list[float]:
+    """Two hidden layers and an output, number by number."""
+
+    def layer(name: str, values: list[float]) -> list[float]:
+        rows, biases = state[f"{name}.weight"].tolist(), state[f"{name}.bias"].tolist()
+        return [sum(w * v for w, v in zip(row, values, strict=True)) + b for row, b in zip(rows, biases, strict=True)]
+
+    hidden = [activation(value) for value in layer("first", x)]
+    return layer("third", [activation(value) for value in layer("second", hidden)])
+
+
+@pytest.mark.parametrize(
+    ("changes", "width", "activation"),
+    [
+        ({}, 24, lambda x: x * 0.5 * (1 + math.erf(x / math.sqrt(2)))),
+        ({"hidden_width": 5, "activation": "relu"}, 5, lambda x: max(x, 0.0)),  # as Pic2Word's, with 512
+    ],
+)
+def test_a_mapping_by_hand(changes: dict[str, object], width: int, activation: Callable[[float], float]) -> None:
+    torch.manual_seed(0)
+    mapping = WordMapping(InversionConfig(6, 8, 7, dropout=0.3, **changes)).eval()
+    state = mapping.state_dict()
+    assert {name: tuple(value.shape) for name, value in state.items()} == {
+        "first.weight": (width, 6), "first.bias": (width,), "second.weight": (width, width), "second.bias": (width,),
+        "third.weight": (7, width), "third.bias": (7,),
+    }  # fmt: skip
+    x = torch.randn(4, 6)
+    expected = torch.tensor([by_hand(state, row, activation) for row in x.tolist()])
+    torch.testing.assert_close(mapping(x), expected)
+    mapping.train()
+    assert not torch.allclose(mapping(x), expected)  # dropout
+
+
 # -- the template ---------------------------------------------------------------------------------------------
 def test_the_sentence_is_the_templates() -> None:
     shape = {"joint_width": 8, "vision_width": 8, "token_width": 8}
@@ -124,3 +162,9 @@ def test_round_trip_by_json() -> None:
     for wrong in ({**older, "colour": 1}, {"joint_width": 8}, {**older, "template": {"colour": 1}}):
         with pytest.raises(TypeError):
             InversionConfig.from_json(wrong)
+
+
+def test_a_config_of_an_older_version_means_the_papers_mapping() -> None:
+    config = InversionConfig.from_json({"joint_width": 8, "vision_width": 8, "token_width": 8})
+    assert (config.hidden_width, config.activation) == (None, "gelu")
+    assert FineGrainedInversion(config).subject.first.out_features == 32

@@ -37,6 +37,8 @@ class DualEncoder(Protocol):
     """S, the side of the square that `preprocess` makes, in pixels."""
     start_token: int
     end_token: int
+    logit_scale: float
+    """What the encoder learned to multiply cosines by in its own contrastive training: one by a temperature."""
 
     @property
     def device(self) -> torch.device:

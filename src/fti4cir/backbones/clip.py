@@ -37,6 +37,7 @@ class ClipEncoder:
         self.input_size: int = vision.image_size
         self.start_token: int = tokenizer.bos_token_id
         self.end_token: int = tokenizer.eos_token_id
+        self.logit_scale: float = model.logit_scale.exp().item()
         self._mean = torch.tensor(processor["image_mean"])[:, None, None]
         self._std = torch.tensor(processor["image_std"])[:, None, None]
         self.fingerprint = _fingerprint(model, processor)

@@ -212,6 +212,8 @@ class MiniEncoder:
     input_size = INPUT_SIZE
     start_token = _START
     end_token = _END
+    logit_scale = 100.0
+    """CLIP's, for its own was not kept with the weights."""
 
     def __init__(self, image: ImageTower, text: TextTower, tokenizer: Tokenizer, fingerprint: str) -> None:
         self.image = image.eval().requires_grad_(False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -34,7 +34,13 @@ LEARNED: Mapping[str, Learner] = {
 METHODS = (*LEARNED, "searle-oti", "image", "text", "sum", "caption")
 
 
-def create(name: str, model: Model, image_weight: float = 0.5, captions: Captions | None = None) -> Method:
+def create(
+    name: str,
+    model: Model,
+    image_weight: float = 0.5,
+    captions: Captions | None = None,
+    say: Callable[[str], object] | None = None,
+) -> Method:
     """The method of that name, on a model.
 
     Args:
@@ -42,6 +48,7 @@ def create(name: str, model: Model, image_weight: float = 0.5, captions: Caption
         model: what encodes texts and composes.
         image_weight: the picture's share in `sum`, from 0 to 1.
         captions: for `caption`.
+        say: gets a line of progress now and then from a method that prepares for minutes, as `searle-oti` does.
 
     Raises:
         InputError: if no such method is known, the weight is out of range, or there are no captions.
@@ -51,7 +58,7 @@ def create(name: str, model: Model, image_weight: float = 0.5, captions: Caption
         return Inversion(name, model)
     match name:
         case "searle-oti":
-            return OptimizedInversion(model)
+            return OptimizedInversion(model, say=say)
         case "image":
             return ImageOnly()
         case "text":

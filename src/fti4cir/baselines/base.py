@@ -195,8 +195,11 @@ class Learner:
     """How a method learns."""
 
     preset: TrainingConfig
-    """Its own recipe."""
+    """Its own recipe, as its authors published it."""
     objective: Callable[[TrainingConfig, Corpus], Objective]
+    quick: TrainingConfig | None = None
+    """A recipe of ours for small encoders and few pictures, which takes minutes. Figures that are published with it
+    hold only as long as it stays as it is."""
 
 
 def noised(features: Tensor, amount: float | Tensor) -> Tensor:

@@ -59,6 +59,7 @@ class InversionObjective:
 
     def __init__(self, config: TrainingConfig, corpus: Corpus) -> None:
         self._config, self._encoder = config, corpus.encoder
+        self._temperature = 1 / corpus.encoder.logit_scale if config.temperature is None else config.temperature
 
     def outputs(self, network: FineGrainedInversion, batch: Batch) -> dict[str, Tensor]:
         """Features (B, D) of each kind of sentence, and what the orthogonality needs."""
@@ -90,7 +91,8 @@ class InversionObjective:
         config, weights = self._config, self._config.weights
         terms: dict[str, Tensor] = {}
         if weights.contrastive:
-            terms["contrastive"] = losses.contrastive(batch.image, outputs["whole"], config.temperature)
+            contrast = losses.contrastive if config.contrast == "all" else losses.contrastive_across
+            terms["contrastive"] = contrast(batch.image, outputs["whole"], self._temperature)
         if weights.orthogonality and config.max_attributes:
             terms["orthogonality"] = losses.orthogonality(outputs["selected"])
         for name in ("subject", "attributes", "whole"):

@@ -1,12 +1,18 @@
-"""The keywords of a caption: what it says, without the little words between."""
+"""The keywords of a caption: what it says, without the little words between; by two rules."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import groupby
+from typing import TYPE_CHECKING
 
 from .split import tagger
 
+if TYPE_CHECKING:
+    from spacy.tokens import Token
+
 _WORDS = frozenset({"NOUN", "PROPN", "ADJ"})
+_WORDS_OF_RUNS = _WORDS | {"DET"}
 
 
 def keywords(captions: Iterable[str]) -> list[list[tuple[int, int]]]:
@@ -33,3 +39,23 @@ def keywords(captions: Iterable[str]) -> list[list[tuple[int, int]]]:
                 start = end = None
         found.append(spans)
     return found
+
+
+def keyword_runs(captions: Iterable[str]) -> list[list[str]]:
+    """Each caption's keywords by LinCIR's rule: all runs of nouns, proper nouns, adjectives and determiners.
+
+    A run is given as its tokens with one space between them, as LinCIR looks for it: of "a black dog, a t-shirt"
+    "a black dog" and "a t - shirt", which the caption does not hold letter for letter.
+
+    Raises:
+        TrainingError: if spaCy or its English model is not installed.
+
+    """
+    return [
+        [" ".join(token.text for token in run) for wanted, run in groupby(doc, _is_of_a_run) if wanted]
+        for doc in tagger().pipe(captions, batch_size=256)
+    ]
+
+
+def _is_of_a_run(token: Token) -> bool:
+    return token.pos_ in _WORDS_OF_RUNS

@@ -239,7 +239,7 @@ def evaluate(
 
     described = Captions(root, captions) if captions is not None else None
     weight = 0.5 if image_weight is None else image_weight
-    methods = [(create(name, one, weight, described), one) for name, one in _assigned(names, models)]
+    methods = [(create(name, one, weight, described, note), one) for name, one in _assigned(names, models)]
     each = _measured(benchmark, parts, methods, cache, report, allow_missing)
     if submission is not None:
         first = each[0][0]

@@ -76,8 +76,10 @@ def train(
             help="paper: the published recipe, for large CLIPs and many pictures. composed: ours, which also trains "
             '"but ..." on edited captions, for small encoders and few pictures. Either with a part taken away: '
             "composed-no-attributes, -no-selection, -no-orthogonality, -no-subject-regularization, "
-            "-no-attributes-regularization, -no-whole-regularization.",
-            show_default="composed for fti4cir, else the method's own",
+            "-no-attributes-regularization, -no-whole-regularization. pic2word, searle, lincir: the published recipes "
+            "of these methods, which take hours. pic2word-quick, searle-quick, lincir-quick: ours, for small encoders "
+            "and few pictures.",
+            show_default="composed for fti4cir, else the method's published recipe",
         ),
     ] = None,
     epochs: Annotated[

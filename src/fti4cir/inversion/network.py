@@ -6,9 +6,9 @@ Retrieval", SIGIR 2024.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ from torch.nn import functional as F
 from ..errors import ModelError
 from .attributes import LatentAttributes, select
 from .prompts import Sentence, Template
+
+_ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,10 @@ class InversionConfig:
     """After each hidden layer of the two mappings to words."""
     template: Template = field(default_factory=Template)
     """The real words around the pseudo-words."""
+    hidden_width: int | None = None
+    """Of the two hidden layers of each mapping to words; None: 4 D."""
+    activation: Literal["gelu", "relu"] = "gelu"
+    """Of these layers."""
 
     def __post_init__(self) -> None:
         for name in ("joint_width", "vision_width", "token_width", "num_latent", "layers", "heads"):
@@ -58,6 +64,10 @@ class InversionConfig:
             raise ModelError(f"threshold is {self.threshold}, but must lie in [0, 1).")
         if not 0 <= self.dropout < 1:
             raise ModelError(f"dropout is {self.dropout}, but must lie in [0, 1).")
+        if self.hidden_width is not None and self.hidden_width < 1:
+            raise ModelError(f"hidden_width is {self.hidden_width}, but must be at least 1.")
+        if self.activation not in _ACTIVATIONS:
+            raise ModelError(f"activation is {self.activation!r}, but must be one of {', '.join(_ACTIVATIONS)}.")
 
     @classmethod
     def from_json(cls, entries: Mapping[str, Any]) -> InversionConfig:
@@ -136,20 +146,24 @@ class PseudoWords:
 
 
 class WordMapping(nn.Module):
-    """phi: a feature to a pseudo-word, D -> 4D -> 4D -> W with GELU and dropout."""
+    """phi: a feature to a pseudo-word, D -> H -> H -> W with an activation and dropout after each hidden layer.
 
-    def __init__(self, joint_width: int, token_width: int, dropout: float) -> None:
+    The paper's has H = 4 D and GELU.
+    """
+
+    def __init__(self, config: InversionConfig) -> None:
         super().__init__()
-        wide = 4 * joint_width
-        self.first = nn.Linear(joint_width, wide)
+        wide = config.hidden_width or 4 * config.joint_width
+        self.first = nn.Linear(config.joint_width, wide)
         self.second = nn.Linear(wide, wide)
-        self.third = nn.Linear(wide, token_width)
-        self.dropout = nn.Dropout(dropout)
+        self.third = nn.Linear(wide, config.token_width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.activation = _ACTIVATIONS[config.activation]
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., W)."""
-        x = self.dropout(F.gelu(self.first(x)))
-        x = self.dropout(F.gelu(self.second(x)))
+        x = self.dropout(self.activation(self.first(x)))
+        x = self.dropout(self.activation(self.second(x)))
         return self.third(x)
 
 
@@ -159,14 +173,14 @@ class FineGrainedInversion(nn.Module):
     def __init__(self, config: InversionConfig) -> None:
         super().__init__()
         self.config = config
-        self.subject = WordMapping(config.joint_width, config.token_width, config.dropout)
+        self.subject = WordMapping(config)
         self.latent: LatentAttributes | None = None
         self.attribute: WordMapping | None = None
         if config.max_attributes:
             self.latent = LatentAttributes(
                 config.num_latent, config.vision_width, config.joint_width, config.layers, config.heads
             )
-            self.attribute = WordMapping(config.joint_width, config.token_width, config.dropout)
+            self.attribute = WordMapping(config)
 
     def forward(self, image: Tensor, local: Tensor) -> PseudoWords:
         """Image features (B, D), not normalised, and local features (B, P, V), to pseudo-words."""
