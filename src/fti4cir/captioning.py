@@ -138,7 +138,7 @@ def _batches(data: CaptionedPictures, done: set[str], size: int, captioner: Blip
         if isinstance(content, PictureError):
             return content
         try:
-            return captioner.preprocess(decode_picture(content, name, captioner.input_size).image)
+            return captioner.preprocess(decode_picture(content, name).image)
         except PictureError as error:
             return error
 

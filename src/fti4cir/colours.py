@@ -50,13 +50,12 @@ def _without_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image]:
 # -- colour profiles ------------------------------------------------------------------------------------------
 def _apply(profile: bytes, image: Image.Image) -> Image.Image:
     """An image without transparency, in any 8-bit mode, to RGB in sRGB."""
+    transform: ImageCms.ImageCmsTransform | None = None
     if image.mode == "LAB":
         transform = _transform_of_lab()
     elif 0 < len(profile) <= MOST_PROFILE:
         colours = "L" if image.mode in _GREYS else "CMYK" if image.mode == "CMYK" else "RGB"
         transform = _transform(profile, colours)
-    else:
-        transform = None
     if transform is None:
         return image.convert("RGB")
     return transform.apply(image if image.mode == transform.input_mode else image.convert(transform.input_mode))
@@ -82,10 +81,10 @@ def _transform(profile: bytes, colours: str) -> ImageCms.ImageCmsTransform | Non
 
 @lru_cache(maxsize=1)
 def _transform_of_lab() -> ImageCms.ImageCmsTransform:
-    return _build(ImageCms.createProfile("LAB"), "LAB")
+    return _build(ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")), "LAB")
 
 
-def _build(source: ImageCms.ImageCmsProfile | ImageCms.core.CmsProfile, mode: str) -> ImageCms.ImageCmsTransform:
+def _build(source: ImageCms.ImageCmsProfile, mode: str) -> ImageCms.ImageCmsTransform:
     return ImageCms.buildTransform(
         source,
         ImageCms.createProfile("sRGB"),

@@ -269,7 +269,7 @@ def _decode_over(ink: int, data: bytes, at_least: int | None) -> tuple[ImageFile
 def _differs(one: Image.Image, other: Image.Image) -> NDArray[np.bool_]:
     """Where two images differ, (H, W)."""
     differs: NDArray[np.bool_] = np.asarray(one) != np.asarray(other)
-    return differs if differs.ndim == 2 else differs.any(axis=2)
+    return _of_pixels(differs)
 
 
 def _grey_end(image: Image.Image) -> NDArray[np.bool_]:
@@ -278,8 +278,8 @@ def _grey_end(image: Image.Image) -> NDArray[np.bool_]:
     That is rows over the whole width, and above them the last columns of a row of blocks.
     """
     values = np.asarray(image)
-    grey: NDArray[np.bool_] = np.abs(values.astype(np.int16) - 127.5) < 1
-    grey = grey if grey.ndim == 2 else grey.all(axis=2)  # (H, W)
+    coloured = _of_pixels(np.abs(values.astype(np.int16) - 127.5) >= 1)  # (H, W)
+    grey: NDArray[np.bool_] = np.logical_not(coloured)
     missing = np.zeros_like(grey)
     whole = len(grey) - _run(grey.all(axis=1)[::-1])
     missing[whole:] = True
@@ -287,6 +287,12 @@ def _grey_end(image: Image.Image) -> NDArray[np.bool_]:
     if begin < whole:
         missing[begin:whole, grey.shape[1] - _run(grey[begin:whole].all(axis=0)[::-1]) :] = True
     return missing
+
+
+def _of_pixels(flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether any band of a pixel is flagged: (H, W) or (H, W, bands) -> (H, W)."""
+    any_band: NDArray[np.bool_] = flags.reshape(*flags.shape[:2], -1).any(axis=2)
+    return any_band
 
 
 def _run(flags: NDArray[np.bool_]) -> int:

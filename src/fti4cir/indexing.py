@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -51,15 +51,23 @@ class IndexReport:
     """Files and folders that cannot be read, absolute, each with the reason in a sentence."""
     total: int
     """Pictures that the store now holds."""
+    unsupported: dict[str, list[Path]] = field(default_factory=dict)
+    """Files that look like images of a kind that is not read, absolute, by kind; they are not among `skipped`."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `json.dumps`; the names are part of the command line's promise."""
+        unsupported = [
+            (path, f"Cannot read '{path}': {kind} files are not supported; export it as JPEG or PNG.")
+            for kind, paths in self.unsupported.items()
+            for path in paths
+        ]
+        skipped = sorted(self.skipped + unsupported)
         return {
             "added": self.added,
             "updated": self.updated,
             "unchanged": self.unchanged,
             "removed": self.removed,
-            "skipped": [{"path": _printable(path), "reason": reason} for path, reason in self.skipped],
+            "skipped": [{"path": _printable(path), "reason": reason} for path, reason in skipped],
             "total": self.total,
         }
 
@@ -96,7 +104,8 @@ def index_folder(folder: str | Path, store: Store, model: Model, progress: Progr
             "name another place with --store."
         )
     skipped: list[tuple[Path, str]] = []
-    files = list(_files(root, skipped))
+    unsupported: defaultdict[str, list[Path]] = defaultdict(list)
+    files = list(_files(root, skipped, unsupported))
     known = store.files()
     changed = [file for file in files if known.get(file.key) != file.state]
     kept = {file.key for file in files if known.get(file.key) == file.state}
@@ -130,7 +139,9 @@ def index_folder(folder: str | Path, store: Store, model: Model, progress: Progr
     store.remove(gone)
     if added or updated or gone:
         store.optimize()
-    return IndexReport(added, updated, len(kept) - added - updated, len(gone), sorted(skipped), len(store))
+    return IndexReport(
+        added, updated, len(kept) - added - updated, len(gone), sorted(skipped), len(store), dict(unsupported)
+    )
 
 
 _Outcome = TypeVar("_Outcome")
@@ -152,13 +163,13 @@ class _Prepared(NamedTuple):
     pixels: Tensor  # (3, S, S)
 
 
-def _files(root: Path, skipped: list[tuple[Path, str]]) -> Iterator[_File]:
-    """The folder's pictures; what cannot be looked at goes to `skipped`."""
+def _files(root: Path, skipped: list[tuple[Path, str]], unsupported: defaultdict[str, list[Path]]) -> Iterator[_File]:
+    """The folder's pictures; what cannot be looked at goes to `skipped`, other images to `unsupported`, by kind."""
 
     def unlisted(error: OSError) -> None:
         skipped.append((Path(error.filename), f"Cannot list the folder '{error.filename}': {error.strerror}."))
 
-    for path in find_pictures(root, on_error=unlisted):
+    for path in find_pictures(root, unlisted, lambda path, kind: unsupported[kind].append(path)):
         key = path.relative_to(root).as_posix()
         if not _is_utf8(key):
             skipped.append((path, f"Cannot index '{_printable(path)}': its name is not valid UTF-8; rename it."))
@@ -175,7 +186,7 @@ def _prepare(file: _File, model: Model) -> _Prepared | PictureError:
     """Read, decode and preprocess one picture; the error is given back, for it stops nobody else."""
     try:
         data = read_file(file.path)
-        picture = decode_picture(data, file.path, at_least=model.encoder.input_size)
+        picture = decode_picture(data, file.path, at_least=model.encoder.decode_at_least)
     except PictureError as error:
         return error
     pixels = model.encoder.preprocess(picture.image)

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .. import losses
-from ..backbones.base import DualEncoder, VisionFeatures
+from ..backbones.base import DualEncoder, VisionFeatures, image_fingerprint
 from ..captions.split import SplitCaption
 from ..errors import ModelError
 from ..features import compute_rows
@@ -181,7 +181,7 @@ class SearleObjective:
             image = torch.from_numpy(corpus.image[rows[start:stop]]).to(corpus.encoder.device)
             return invert(corpus.encoder, image, self._concepts, config.inversion_steps)
 
-        made_of = [corpus.encoder.fingerprint, rows, attributes, config.inversion_steps]
+        made_of = [image_fingerprint(corpus.encoder), rows, attributes, config.inversion_steps]
         shape = (len(rows), corpus.encoder.token_width)
         self._tokens = compute_rows(corpus.cache, "inverted", made_of, shape, _BLOCK, make, corpus.say)
         self._place = {row: place for place, row in enumerate(rows)}
