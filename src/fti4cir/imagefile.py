@@ -13,7 +13,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -278,26 +278,24 @@ def _grey_end(image: Image.Image) -> NDArray[np.bool_]:
     That is rows over the whole width, and above them the last columns of a row of blocks.
     """
     values = np.asarray(image)
-    coloured = _of_pixels(np.abs(values.astype(np.int16) - 127.5) >= 1)  # (H, W)
-    grey: NDArray[np.bool_] = np.logical_not(coloured)
-    missing = np.zeros_like(grey)
-    whole = len(grey) - _run(grey.all(axis=1)[::-1])
+    coloured: Any = _of_pixels(np.abs(values.astype(np.int16) - 127.5) >= 1)  # (H, W)
+    missing = np.zeros_like(coloured)
+    whole = len(coloured) - _clear(coloured.any(axis=1)[::-1])
     missing[whole:] = True
-    begin = whole - min(_run(grey[:whole, -1][::-1]), _BLOCK)
+    begin = whole - min(_clear(coloured[:whole, -1][::-1]), _BLOCK)
     if begin < whole:
-        missing[begin:whole, grey.shape[1] - _run(grey[begin:whole].all(axis=0)[::-1]) :] = True
+        missing[begin:whole, coloured.shape[1] - _clear(coloured[begin:whole].any(axis=0)[::-1]) :] = True
     return missing
 
 
 def _of_pixels(flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Whether any band of a pixel is flagged: (H, W) or (H, W, bands) -> (H, W)."""
-    any_band: NDArray[np.bool_] = flags.reshape(*flags.shape[:2], -1).any(axis=2)
-    return any_band
+    return np.asarray(flags.reshape(*flags.shape[:2], -1).any(axis=2))
 
 
-def _run(flags: NDArray[np.bool_]) -> int:
-    """How many are set before the first that is not."""
-    return len(flags) if flags.all() else int(np.argmin(flags))
+def _clear(flags: Any) -> int:
+    """How many of these flags are clear before the first one that is set."""
+    return int(np.argmax(flags)) if flags.any() else len(flags)
 
 
 # -- PNG ------------------------------------------------------------------------------------------------------
