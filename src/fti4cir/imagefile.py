@@ -242,7 +242,7 @@ def _salvage(data: bytes, at_least: int | None, error: Exception) -> Decoded:
     if missing.all() or (dark.format == "GIF" and "transparency" in dark.info):
         raise error
     if missing.mean() > MOST_MISSING:
-        raise ValueError(f"{missing.mean():.0%} of the picture is missing, as the file is cut short or damaged")
+        raise ValueError(f"{100 * missing.mean():.0f} % of the picture is missing, for the file is cut short or damaged")
     width, height = _turned_like(dark, size)
     mask = Image.fromarray(np.where(missing, 255, 0).astype(np.uint8)) if missing.any() else None
     return Decoded(dark, width, height, mask)
@@ -325,12 +325,12 @@ def _clean_png(data: bytes) -> bytes:
     """
     kept = [_PNG]
     for kind, body, checksum in _chunks(data):
-        if kind in (b"tRNS", b"eXIf", b"iCCP"):
+        # `_png_profile` reads it; Pillow would refuse the file for a large one, and passes over this kind.
+        kind = b"icCp" if kind == b"iCCP" else kind
+        if kind in (b"tRNS", b"eXIf", b"icCp"):
             checksum = struct.pack(">I", zlib.crc32(kind + body))
         elif kind not in (b"IHDR", b"PLTE", b"IDAT"):
             continue
-        # `_png_profile` reads it; Pillow would refuse the file for a large one, and passes over this kind.
-        kind = b"icCp" if kind == b"iCCP" else kind
         kept.append(struct.pack(">I", len(body)) + kind + body + checksum)
     return b"".join([*kept, struct.pack(">I", 0), b"IEND", struct.pack(">I", zlib.crc32(b"IEND"))])
 
