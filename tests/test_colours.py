@@ -119,9 +119,10 @@ def test_srgb_changes_no_pixel() -> None:
 def test_a_broken_profile_is_passed_over(broken: bytes) -> None:
     for kind in ("PNG", "TIFF", "JPEG"):
         plain = saved(colours(), kind, b"")
-        assert decode_picture(saved(colours(), kind, broken), "x").image.tobytes() == decode_picture(
-            plain, "x"
-        ).image.tobytes()
+        assert (
+            decode_picture(saved(colours(), kind, broken), "x").image.tobytes()
+            == decode_picture(plain, "x").image.tobytes()
+        )
     assert open_picture(_with_profile(colours(), "not even bytes")).tobytes() == colours().tobytes()
 
 

@@ -285,7 +285,9 @@ _TAKEN = "the path of a file, a PIL image, or a NumPy array of uint8, (H, W, 3),
 def check_pictures(sources: object) -> None:
     """InputError if a single image was given where several are taken: it would pass for a list of its rows."""
     if isinstance(sources, Image.Image | str | Path | np.ndarray):
-        raise InputError("The images must be a list; put a single one into a list, and make a list of an array of many.")
+        raise InputError(
+            "The images must be a list; put a single one into a list, and make a list of an array of many."
+        )
 
 
 def _from_array(array: NDArray[Any]) -> Image.Image:

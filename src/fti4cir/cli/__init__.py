@@ -62,6 +62,8 @@ def run(arguments: Sequence[str]) -> int:
     """
     # Pillow warns of large pictures and of odd metadata, without a name: nothing a user could act on.
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    # Our own are for users: a sentence, without the line of code that gave it.
+    warnings.formatwarning = lambda message, *_, **__: f"fti4cir: warning: {message}\n"
     try:
         status = app(list(arguments), prog_name="fti4cir", standalone_mode=False)
     except typer.TyperException as error:
