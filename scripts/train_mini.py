@@ -103,9 +103,9 @@ def to_array(image: Image.Image) -> np.ndarray:
 
 
 def plain_view(image: Image.Image) -> Image.Image:
-    from fti4cir.preprocess import square
+    from fti4cir.backbones.mini import square
 
-    return square(image.convert("RGB"), SIZE)
+    return square(image.convert("RGB"))
 
 
 def random_view(image: Image.Image, random_: random.Random) -> Image.Image:

@@ -23,6 +23,7 @@ class ColourEncoder:
 
     joint_width = 6
     input_size = 32
+    decode_at_least = 32
 
     def __init__(self, seconds_a_batch: float = 0.0) -> None:
         self.seconds_a_batch = seconds_a_batch

@@ -39,7 +39,7 @@ def test_round_trip(saved: Path, encoder: ClipEncoder) -> None:
     source = random_inversion(threshold=0.2)
     model = load(saved, device="cpu")
     assert model.name == str(saved)
-    assert model.fingerprint == encoder.fingerprint
+    assert model.encoder.fingerprint == encoder.fingerprint
     assert model.inversion is not None
     assert model.inversion.config == source.config
     state = model.inversion.state_dict()

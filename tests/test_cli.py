@@ -98,6 +98,39 @@ class TestIndex:
         assert run("index", photos) == 0
         assert "0 added, 0 updated, 4 unchanged" in capsys.readouterr().out
 
+    def test_images_of_other_kinds_are_named_in_one_line_a_kind(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        folder = tmp_path / "raw"
+        folder.mkdir()
+        for name in ("a.CR2", "b.nef", "c.psd", "notes.txt"):
+            (folder / name).touch()
+        assert run("index", folder) == 0
+        out, err = capsys.readouterr()
+        assert out.startswith("0 pictures")
+        lines = [line for line in err.splitlines() if "not supported" in line]
+        assert len(lines) == 2
+        assert "2 camera RAW files (.cr2, .nef)" in lines[1]
+        assert "1 Photoshop file (.psd)" in lines[0]
+        assert run("search", folder, "--text", "red") == 0
+        assert "camera RAW" in capsys.readouterr().err
+        assert run("index", folder, "--json") == 0
+        skipped = json.loads(capsys.readouterr().out)["skipped"]
+        assert [Path(one["path"]).name for one in skipped] == ["a.CR2", "b.nef", "c.psd"]
+        assert all("export it as JPEG or PNG" in one["reason"] for one in skipped)
+
+    def test_a_picture_cut_short_is_indexed_and_said_to_be_cut(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = save_colour(tmp_path / "photos" / "cut.bmp", "red", (60, 60))
+        path.write_bytes(path.read_bytes()[:-2000])
+        assert run("index", tmp_path / "photos") == 0
+        out, err = capsys.readouterr()
+        assert out.startswith("1 pictures: 1 added")
+        line = next(line for line in err.splitlines() if "cut short" in line)
+        assert line.startswith("fti4cir: warning: The file ")
+        assert "19 % of the picture is missing" in line
+
     def test_another_place(self, photos: Path, tmp_path: Path) -> None:
         assert run("index", photos, "--store", tmp_path / "s") == 0
         assert len(Store.open(tmp_path / "s")) == 4

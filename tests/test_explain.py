@@ -98,7 +98,7 @@ def test_words_are_encoded_once(
 ) -> None:
     first = model.explain(picture())
     assert encoded == [(f"a photo {word} {one}",) for word in ("of", "with") for one in TELLING]
-    assert [file.name for file in cache.iterdir()] == [f"{model.fingerprint}.safetensors"]
+    assert [file.name for file in cache.iterdir()] == [f"{model.encoder.fingerprint}.safetensors"]
     encoded.clear()
     model.explain(picture())
     forget(monkeypatch)
@@ -111,7 +111,7 @@ def test_a_bad_cache_is_made_again(
 ) -> None:
     """One that is cut, one that is no such file at all, and one of other words."""
     first = model.explain(picture())
-    file = cache / f"{model.fingerprint}.safetensors"
+    file = cache / f"{model.encoder.fingerprint}.safetensors"
     good = file.read_bytes()
     for bad in (good[:-5], b"", b"words", good.replace(b"photo red", b"photo rod")):
         assert bad != good
@@ -141,7 +141,7 @@ def test_without_a_cache(model: Model, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_cache_that_cannot_be_put_in_place(model: Model, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (cache / f"{model.fingerprint}.safetensors").mkdir(parents=True)
+    (cache / f"{model.encoder.fingerprint}.safetensors").mkdir(parents=True)
     assert len(model.explain(picture()).subject) == 5
     assert not list(cache.glob("*.tmp"))
 

@@ -1,10 +1,14 @@
 """A model's public methods."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
-from fti4cir.backbones.base import VisionFeatures
+from fti4cir.backbones.base import VisionFeatures, image_fingerprint
 from fti4cir.backbones.clip import ClipEncoder
 from fti4cir.errors import InputError, ModelError, PictureError
 from fti4cir.inversion.compose import encode_sentences
@@ -46,6 +50,36 @@ def test_paths_and_images(model: Model, tmp_path: object) -> None:
     path = f"{tmp_path}/a.png"
     picture().save(path)
     torch.testing.assert_close(model.encode_images([path]), model.encode_images([picture()]))
+
+
+def test_arrays_are_images_everywhere(model: Model) -> None:
+    image = picture()
+    array = np.asarray(image)
+    torch.testing.assert_close(model.encode_images([array]), model.encode_images([image]))
+    torch.testing.assert_close(model.compose([array], ["is red"]), model.compose([image], ["is red"]))
+    assert model.explain(array).source == ""
+    for many in (array, image, "a.jpg", np.stack([array, array])):
+        for call in (model.encode_images, model.features, lambda images: model.compose(images, ["is red"])):
+            with pytest.raises(InputError, match="must be a list"):
+                call(many)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="NumPy array of uint8"):
+        model.encode_images([array / 255])  # type: ignore[list-item]
+    with pytest.raises(InputError, match="NumPy array of uint8"):
+        model.encode_images([torch.zeros(3, 8, 8)])  # type: ignore[list-item]
+
+
+def test_files_are_decoded_exactly(model: Model, tmp_path: Path) -> None:
+    """Also those far larger than the input: a fraction of their size would give other pixels."""
+    picture(size=(400, 300)).save(tmp_path / "x.jpg")
+    exact = Image.open(tmp_path / "x.jpg").convert("RGB")
+    assert torch.equal(model.encode_images([tmp_path / "x.jpg"]), model.encode_images([exact]))
+    assert model.encoder.decode_at_least is None
+
+
+def test_the_fingerprint_of_a_store_is_not_that_of_trained_weights(model: Model) -> None:
+    """Decoding and preprocessing change a store's features, but inversion weights still fit their encoder."""
+    assert model.fingerprint == image_fingerprint(model.encoder) != model.encoder.fingerprint
+    assert model.fingerprint.startswith(model.encoder.fingerprint)
 
 
 def test_compose_depends_on_both(model: Model) -> None:

@@ -137,3 +137,32 @@ def test_a_picture_that_cannot_be_read(searcher: Searcher, folder: Path) -> None
 def test_another_model_is_refused(searcher: Searcher) -> None:
     with pytest.raises(StoreError, match="another version of the model 'mini'"):
         Searcher(ColourModel(fingerprint="colours-2"), searcher.store)
+
+
+def test_index_and_search_decode_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To what the encoder says, whatever that is: the same file has the same feature."""
+    noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(noise).save(tmp_path / "photos" / "x.jpg")
+    for at_least in (None, 64):
+        model = ColourModel()
+        monkeypatch.setattr(type(model.encoder), "decode_at_least", at_least)
+        sizes = []
+        real = type(model.encoder).preprocess
+        monkeypatch.setattr(
+            type(model.encoder),
+            "preprocess",
+            lambda one, image, real=real: (sizes.append(image.size), real(one, image))[1],
+        )
+        store = store_for(tmp_path / "photos", model, tmp_path / f"store {at_least}")
+        index_folder(tmp_path / "photos", store, model)
+        [result] = Searcher(model, store).search([tmp_path / "photos" / "x.jpg"], include_reference=True)
+        assert result.score == pytest.approx(1, abs=1e-6)
+        assert sizes == [(400, 300) if at_least is None else (100, 75)] * 2
+        monkeypatch.undo()
+
+
+def test_arrays(searcher: Searcher) -> None:
+    red = np.zeros((40, 48, 3), dtype=np.uint8)
+    red[:, :, 0] = 230
+    assert names(searcher.search([red], k=1)) == ["red"]

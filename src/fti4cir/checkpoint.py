@@ -99,7 +99,7 @@ def load_all(
     for name in map(str, names_or_dirs):
         folder = _saved_folder(name) if models else None
         config = _read_json(folder / "config.json") if folder else {}
-        if folder and _weights_part(str(config.get("fingerprint"))) == _weights_part(models[0].fingerprint):
+        if folder and _weights_part(str(config.get("fingerprint"))) == _weights_part(models[0].encoder.fingerprint):
             models.append(_with_encoder(folder, config, name, models[0].encoder))
         else:
             models.append(load(name, device, dtype))

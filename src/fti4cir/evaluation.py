@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from .backbones.base import DualEncoder, VisionFeatures
+from .backbones.base import DualEncoder, VisionFeatures, image_fingerprint
 from .baselines.base import Method
 from .baselines.simple import Captioned
 from .datasets.base import Benchmark
@@ -416,7 +416,7 @@ def _encode_into(
     paths = benchmark.gallery.paths
     source = FileSource(tuple(str(path.absolute()) for path in paths))
     # A folder for each gallery and encoder, so that one DIR serves all benchmarks and models.
-    key = hashlib.sha256("\0".join([encoder.fingerprint, *source.names]).encode()).hexdigest()[:16]
+    key = hashlib.sha256("\0".join([image_fingerprint(encoder), *source.names]).encode()).hexdigest()[:16]
     kept = compute(cache / key, encoder, source, say, local=False)
     for position, reason in kept.unreadable.items():
         lose(position, reason)
@@ -442,7 +442,7 @@ def _pixels(
     def read(position: int) -> tuple[Tensor, str] | PictureError:
         try:
             content = read_file(paths[position])
-            picture = decode_picture(content, paths[position], at_least=encoder.input_size).image
+            picture = decode_picture(content, paths[position]).image
         except PictureError as error:
             return error
         return encoder.preprocess(picture), content_digest(content)

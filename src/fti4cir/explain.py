@@ -29,7 +29,7 @@ from .inversion.compose import encode_sentences
 from .inversion.network import PseudoWords
 from .inversion.prompts import Sentence, Slot
 from .pictures import open_picture
-from .preprocess import target_pad
+from .preprocess import padding
 
 if TYPE_CHECKING:
     from .model import Model, Picture
@@ -159,7 +159,7 @@ def explain(model: Model, image: Picture) -> Explanation:
     relevance: list[float] = words.relevance[0].tolist()
     return Explanation(
         model=model.name,
-        source="" if isinstance(image, Image.Image) else Path(image).name,
+        source=Path(image).name if isinstance(image, str | Path) else "",
         picture=picture,
         subject=subject,
         attributes=tuple(
@@ -331,10 +331,10 @@ def seen_box(picture: Image.Image) -> tuple[float, float, float, float]:
     It reaches beyond the picture where that is padded, and leaves out of it what is cropped.
     """
     width, height = picture.size
-    padded_width, padded_height = target_pad(picture).size
-    side = min(padded_width, padded_height)
-    left = (padded_width - side) / 2 - (padded_width - width) // 2
-    top = (padded_height - side) / 2 - (padded_height - height) // 2
+    across, down = padding(width, height)
+    side = min(width + 2 * across, height + 2 * down)
+    left = (width - side) / 2
+    top = (height - side) / 2
     return left, top, left + side, top + side
 
 

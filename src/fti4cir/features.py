@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .backbones.base import DualEncoder, VisionFeatures
+from .backbones.base import DualEncoder, VisionFeatures, image_fingerprint
 from .errors import CacheError, ModelError, NoRoomError, PictureError
 from .inversion.compose import encode_sentences
 from .pictures import FileReader, content_digest, decode_picture
@@ -229,7 +229,7 @@ class _Cache:
         layout = _layout(encoder, len(self.names))
         self.files = {name: (path, *layout[name]) for name, path in paths.items()}
         self.journal = folder / "blocks.jsonl"
-        made_of = [encoder.fingerprint, list(self.names), sorted(self.files)]
+        made_of = [image_fingerprint(encoder), list(self.names), sorted(self.files)]
         self.key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
 
     def open(self) -> None:
@@ -370,7 +370,7 @@ def _prepare(names: Sequence[str], reader: Reader, encoder: DualEncoder) -> Iter
         if isinstance(content, PictureError):
             return _Picture(content, None)
         try:
-            pixels = encoder.preprocess(decode_picture(content, name, encoder.input_size).image)
+            pixels = encoder.preprocess(decode_picture(content, name).image)
         except PictureError as error:
             return _Picture(error, content_digest(content))
         return _Picture(pixels, content_digest(content))

@@ -7,7 +7,7 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -62,16 +62,24 @@ class IndexReport:
     """Files and folders that cannot be read, absolute, each with the reason in a sentence."""
     total: int
     """Pictures that the store now holds."""
+    unsupported: dict[str, list[Path]] = field(default_factory=dict)
+    """Files that look like images of a kind that is not read, absolute, by kind; they are not among `skipped`."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `json.dumps`; the names are part of the command line's promise."""
+        unsupported = [
+            (path, f"Cannot read '{path}': {kind} files are not supported; export it as JPEG or PNG.")
+            for kind, paths in self.unsupported.items()
+            for path in paths
+        ]
+        skipped = sorted(self.skipped + unsupported)
         return {
             "added": self.added,
             "updated": self.updated,
             "unchanged": self.unchanged,
             "removed": self.removed,
             "moved": self.moved,
-            "skipped": [{"path": _printable(path), "reason": reason} for path, reason in self.skipped],
+            "skipped": [{"path": _printable(path), "reason": reason} for path, reason in skipped],
             "total": self.total,
         }
 
@@ -195,6 +203,8 @@ class _Listing(NamedTuple):
     files: list[_File]
     failures: list[_Failure]
     """What cannot be looked at."""
+    unsupported: dict[str, list[Path]]
+    """Images of a kind that is not read, by kind."""
 
 
 class _Seen(NamedTuple):
@@ -266,6 +276,7 @@ class _Run:
             moved=moved,
             skipped=sorted(self.seen.skipped),
             total=len(self._store),
+            unsupported=self._listing.unsupported,
         )
 
     def _write(self, digests: set[str]) -> None:
@@ -299,6 +310,7 @@ def _list(root: Path) -> _Listing:
     """The folder's picture files; InputError if it cannot be listed itself."""
     files: list[_File] = []
     failures: list[_Failure] = []
+    unsupported: defaultdict[str, list[Path]] = defaultdict(list)
 
     def unlisted(error: OSError) -> None:
         if Path(error.filename) == root:
@@ -306,7 +318,7 @@ def _list(root: Path) -> _Listing:
         reason = f"Cannot list the folder '{error.filename}': {error.strerror}."
         failures.append(_Failure(Path(error.filename), reason, passing=True))
 
-    for path in find_pictures(root, on_error=unlisted):
+    for path in find_pictures(root, unlisted, lambda path, kind: unsupported[kind].append(path)):
         key = path.relative_to(root).as_posix()
         if not _is_utf8(key):
             reason = f"Cannot index '{_printable(path)}': its name is not valid UTF-8; rename it."
@@ -318,7 +330,7 @@ def _list(root: Path) -> _Listing:
             failures.append(_Failure(path, f"Cannot read '{path}': {error.strerror}.", _is_passing(error)))
             continue
         files.append(_File(path, key, FileState(_in_int64(status.st_mtime_ns), status.st_size)))
-    return _Listing(files, failures)
+    return _Listing(files, failures, dict(unsupported))
 
 
 def _compare(root: Path, listing: _Listing, failed: Mapping[Path, _Failure], store: Store) -> _Seen:
@@ -394,7 +406,7 @@ def _prepare(file: _File, model: Model, known: Collection[str]) -> _Prepared | _
         digest = content_digest(data)
         if digest in known:
             return _Copy(file, digest)
-        picture = decode_picture(data, file.path, at_least=model.encoder.input_size)
+        picture = decode_picture(data, file.path, at_least=model.encoder.decode_at_least)
     except PictureError as error:
         return _Failure(file.path, str(error), _is_passing(error.__cause__))
     pixels = model.encoder.preprocess(picture.image)

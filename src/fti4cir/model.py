@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from .backbones.base import DualEncoder, VisionFeatures
+from .backbones.base import DualEncoder, VisionFeatures, image_fingerprint
 from .errors import InputError, ModelError
 from .inversion import prompts
 from .inversion.compose import encode_sentences
 from .inversion.network import FineGrainedInversion
-from .pictures import open_picture
+from .pictures import Source, check_pictures, open_picture
 
 if TYPE_CHECKING:
     from .explain import Explanation
 
-Picture = Image.Image | str | Path
+Picture = Source
 
 
 class Model:
@@ -57,15 +55,17 @@ class Model:
     @property
     def fingerprint(self) -> str:
         """Changes whenever the image features would: a store keeps it beside its vectors."""
-        return self.encoder.fingerprint
+        return image_fingerprint(self.encoder)
 
     def features(self, images: Sequence[Picture], batch_size: int = 32) -> VisionFeatures:
-        """What the image tower gives: image features (B, D), not normalised, local features (B, P, V)."""
+        """What the image tower gives: image features (B, D), not normalised, local features (B, P, V).
+
+        Files are decoded exactly. InputError if one of `images` is no image, or there is none at all.
+        """
+        check_pictures(images)
         blocks = []
         for start in range(0, len(images), batch_size):
-            opened = [
-                open_picture(image, at_least=self.encoder.input_size) for image in images[start : start + batch_size]
-            ]
+            opened = [open_picture(image) for image in images[start : start + batch_size]]
             blocks.append(self.encoder.encode_pixels(torch.stack([self.encoder.preprocess(image) for image in opened])))
         if not blocks:
             raise InputError("There is no picture to encode.")
@@ -74,7 +74,14 @@ class Model:
         )
 
     def encode_images(self, images: Sequence[Picture], batch_size: int = 32) -> Tensor:
-        """Pictures (PIL images or paths) to unit-length features (B, D). PictureError if one cannot be read."""
+        """Pictures (paths, PIL images or arrays (H, W, 3) of uint8) to unit-length features (B, D).
+
+        Raises:
+            PictureError: if one cannot be read.
+            InputError: if one is no image.
+
+        """
+        check_pictures(images)
         if not images:
             return torch.zeros(0, self.encoder.joint_width)
         return F.normalize(self.features(images, batch_size).image, dim=-1).cpu()
@@ -111,6 +118,7 @@ class Model:
 
         """
         _refuse_string(texts)
+        check_pictures(images)
         if len(images) != len(texts):
             raise InputError(f"There are {len(images)} pictures but {len(texts)} texts; each picture needs one text.")
         for text in texts:

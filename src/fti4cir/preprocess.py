@@ -1,41 +1,44 @@
-"""From an upright RGB picture to a square one: the "target pad" preprocessing of CIR."""
+"""From an upright RGB picture to a square one, pixel by pixel as the method's release and torchvision do it."""
 
 from __future__ import annotations
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 RATIO = 1.25
 
-
-def padded_size(width: int, height: int, ratio: float = RATIO) -> tuple[int, int]:
-    """What `target_pad` makes of a picture's size."""
-    short = round(max(width, height) / ratio)
-    return max(width, short), max(height, short)
+# Rows that are padded and resized at once.
+_ROWS = 256
 
 
-def target_pad(image: Image.Image, ratio: float = RATIO) -> Image.Image:
-    """Pad the short side with black until the aspect ratio is at most `ratio` (Baldrati et al., 2022)."""
-    width, height = image.size
-    wide, high = padded_size(width, height, ratio)
-    left, top = (wide - width) // 2, (high - height) // 2
-    return ImageOps.expand(image, (left, top, wide - width - left, high - height - top))
+def padding(width: int, height: int, ratio: float = RATIO) -> tuple[int, int]:
+    """How many pixels the target pad puts at the left and at the right, and how many above and below.
+
+    From an aspect ratio of `ratio` on, the short side is padded until that is about the aspect ratio. Both sides
+    get the same, so that the result may be one pixel short of it.
+    """
+    if max(width, height) / min(width, height) < ratio:
+        return 0, 0
+    scaled = max(width, height) / ratio
+    return max(int((scaled - width) / 2), 0), max(int((scaled - height) / 2), 0)
 
 
 def square(image: Image.Image, size: int, ratio: float = RATIO) -> Image.Image:
-    """Target pad, resize the short side to `size` (bicubic), crop the centre: an image of (size, size)."""
-    width, height = image.size
-    excess = min(padded_size(width, height, ratio)) / (4 * size)
-    if excess > 1:
-        # Padding a panorama of 20000 x 2 at its full size would take a gigabyte.
-        shrunk = max(1, round(width / excess)), max(1, round(height / excess))
-        image = image.resize(shrunk, Image.Resampling.BICUBIC, reducing_gap=3.0)
-    image = target_pad(image, ratio)
-    width, height = image.size
-    if width < height:
-        width, height = size, int(size * height / width)
+    """Target pad with black, resize the short side to `size` (bicubic), crop the centre: an image of (size, size).
+
+    A panorama, padded at its full size, would take gigabytes. Pillow resizes all rows first and then all columns, so
+    the rows can be padded and resized a few at a time, to the same pixels.
+    """
+    across, down = padding(*image.size, ratio)
+    width, height = image.width + 2 * across, image.height + 2 * down
+    if width <= height:
+        wide, high = size, int(size * height / width)
     else:
-        width, height = int(size * width / height), size
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
-    left, top = (width - size) // 2, (height - size) // 2
-    return image.crop((left, top, left + size, top + size))
+        wide, high = int(size * width / height), size
+    rows = Image.new("RGB", (wide, height))
+    for top in range(0, image.height, _ROWS):
+        bottom = min(top + _ROWS, image.height)
+        band = image.crop((-across, top, image.width + across, bottom))
+        rows.paste(band.resize((wide, bottom - top), Image.Resampling.BICUBIC), (0, down + top))
+    resized = rows.resize((wide, high), Image.Resampling.BICUBIC)
+    left, top = round((wide - size) / 2.0), round((high - size) / 2.0)
+    return resized.crop((left, top, left + size, top + size))

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .errors import InputError
-from .pictures import content_digest, decode_picture, open_picture, read_file
+from .pictures import Source, check_pictures, content_digest, decode_picture, open_picture, read_file
 from .store import Store
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Searcher:
 
     def search(
         self,
-        images: Sequence[str | Path | Image.Image] = (),
+        images: Sequence[Source] = (),
         text: str | None = None,
         without: str | None = None,
         k: int = 10,
@@ -68,8 +68,7 @@ class Searcher:
         Raises InputError for a query that says nothing, PictureError for a picture that cannot be read,
         StoreError for a condition that cannot be understood.
         """
-        if isinstance(images, str | Path | Image.Image):
-            raise InputError("The images must be a list; put a single picture into one.")
+        check_pictures(images)
         for name, words in (("text", text), ("text of what to leave out", without)):
             if words is not None and not words.strip():
                 raise InputError(f"The {name} is empty.")
@@ -82,9 +81,9 @@ class Searcher:
         paths: list[str] = []
         digests: list[str] = []
         # As small as the index saw it: the same file then has the same feature.
-        size = self.model.encoder.input_size
+        size = self.model.encoder.decode_at_least
         for image in images:
-            if isinstance(image, Image.Image):
+            if not isinstance(image, str | Path):
                 pictures.append(open_picture(image))
                 continue
             data = read_file(image)

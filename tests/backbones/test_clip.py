@@ -172,8 +172,8 @@ def test_words(encoder: ClipEncoder) -> None:
 
 def test_fingerprint(encoder: ClipEncoder, clip_folder: Path, tmp_path: Path) -> None:
     again = load(clip_folder, device="cpu")
-    assert again.fingerprint == encoder.fingerprint
-    assert load(build(tmp_path, seed=1), device="cpu").fingerprint != encoder.fingerprint
+    assert again.encoder.fingerprint == encoder.fingerprint
+    assert load(build(tmp_path, seed=1), device="cpu").encoder.fingerprint != encoder.fingerprint
 
 
 def test_bfloat16(encoder: ClipEncoder, clip_folder: Path) -> None:

@@ -16,6 +16,10 @@ class VisionFeatures(NamedTuple):
     local: Tensor  # (B, P, V) float32: the last block's output for every token, class token first
 
 
+PIXELS = 2
+"""Counts the ways in which a file's pixels have been brought to an encoder; another one gives other features."""
+
+
 class DualEncoder(Protocol):
     """An image tower and a text tower with one joint space of width D.
 
@@ -27,7 +31,7 @@ class DualEncoder(Protocol):
     name: str
     """What a person calls it: `mini`, a hub name or a folder."""
     fingerprint: str
-    """Changes whenever the features would: weights, preprocessing."""
+    """Changes with the weights, and with the mean and the deviation of pixels: what is trained for it fits it alone."""
     joint_width: int
     vision_width: int
     token_width: int
@@ -35,6 +39,11 @@ class DualEncoder(Protocol):
     """The most tokens of a sentence, start and end token included."""
     input_size: int
     """S, the side of the square that `preprocess` makes, in pixels."""
+    decode_at_least: int | None
+    """How small a JPEG may be decoded for a store, and for searching one: see `pictures.decode_picture`.
+
+    None: never smaller than it is. Whatever else features are made for, pixels are exact.
+    """
     start_token: int
     end_token: int
     logit_scale: float
@@ -80,3 +89,8 @@ class DualEncoder(Protocol):
     def to(self, device: str | torch.device) -> DualEncoder:
         """Move both towers; gives itself back."""
         ...
+
+
+def image_fingerprint(encoder: DualEncoder) -> str:
+    """Changes whenever the features of pictures would: with the encoder, and with how files are decoded for it."""
+    return f"{encoder.fingerprint}.{PIXELS}"

@@ -35,6 +35,7 @@ class ClipEncoder:
         self.token_width: int = text.hidden_size
         self.context_length: int = text.max_position_embeddings
         self.input_size: int = vision.image_size
+        self.decode_at_least: int | None = None
         self.start_token: int = tokenizer.bos_token_id
         self.end_token: int = tokenizer.eos_token_id
         self.logit_scale: float = model.logit_scale.exp().item()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import ModelError
-from ..preprocess import square
+from ..preprocess import RATIO
 from .base import VisionFeatures
 from .packed import Packing
 from .text import clean
@@ -198,6 +198,37 @@ class TextTower(nn.Module):
         return self.project(packing.mean(x))
 
 
+def square(image: Image.Image) -> Image.Image:
+    """Target pad, resize the short side to 224 (bicubic), crop the centre, rounded as when `mini` was trained.
+
+    `preprocess.square`, which follows the method's release, may differ from it by a row or column.
+    """
+    padded, left, top = _padded(*image.size)
+    excess = min(padded) / (4 * INPUT_SIZE)
+    if excess > 1:
+        # Padding a panorama of 20000 x 2 at its full size would take a gigabyte.
+        shrunk = max(1, round(image.width / excess)), max(1, round(image.height / excess))
+        image = image.resize(shrunk, Image.Resampling.BICUBIC, reducing_gap=3.0)
+        padded, left, top = _padded(*image.size)
+    width, height = padded
+    image = ImageOps.expand(image, (left, top, width - image.width - left, height - image.height - top))
+    if width < height:
+        width, height = INPUT_SIZE, int(INPUT_SIZE * height / width)
+    else:
+        width, height = int(INPUT_SIZE * width / height), INPUT_SIZE
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (width - INPUT_SIZE) // 2, (height - INPUT_SIZE) // 2
+    return image.crop((left, top, left + INPUT_SIZE, top + INPUT_SIZE))
+
+
+def _padded(width: int, height: int) -> tuple[tuple[int, int], int, int]:
+    """The size to which a picture is padded, and how much of that is at the left and above it."""
+    short = round(max(width, height) / RATIO)
+    wide, high = max(width, short), max(height, short)
+    return (wide, high), (wide - width) // 2, (high - height) // 2
+
+
 class MiniEncoder:
     """The two towers of `mini` as a dual encoder; frozen, in evaluation mode.
 
@@ -210,6 +241,7 @@ class MiniEncoder:
     token_width = TOKEN_WIDTH
     context_length = 128
     input_size = INPUT_SIZE
+    decode_at_least: int | None = 2 * INPUT_SIZE
     start_token = _START
     end_token = _END
     logit_scale = 100.0
@@ -229,7 +261,7 @@ class MiniEncoder:
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """Upright RGB picture to (3, 224, 224) float32 in [-1, 1]: target pad 1.25, resize, centre crop."""
-        pixels = np.asarray(square(image, INPUT_SIZE), dtype=np.float32)
+        pixels = np.asarray(square(image), dtype=np.float32)
         return torch.from_numpy(pixels).permute(2, 0, 1) / 127.5 - 1
 
     @torch.inference_mode()

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .. import losses
-from ..backbones.base import DualEncoder, VisionFeatures
+from ..backbones.base import DualEncoder, VisionFeatures, image_fingerprint
 from ..captions.split import SplitCaption
 from ..errors import ModelError
 from ..features import compute_rows
@@ -372,7 +372,7 @@ class SearleObjective:
         self._encoder, self._count = corpus.encoder, config.concepts
         encoder, rows, optimization = corpus.encoder, list(corpus.rows), Optimization.of(config)
         captions = [corpus.captions[row] for row in rows]
-        made_of: list[Any] = [encoder.fingerprint, rows]
+        made_of: list[Any] = [image_fingerprint(encoder), rows]
         seeds: list[tuple[int, int]] | None = None
         self.extra: Mapping[str, Any]
         if config.vocabulary == "captions":

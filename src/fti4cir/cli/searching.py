@@ -47,6 +47,7 @@ def index(
     location = store or default_location(folder)
     loaded = load_model(model or _model_of(location))
     report = _bring_up_to_date(folder, store_for(folder, loaded, location), loaded)
+    _note_unsupported(report)
     if as_json:
         print_json(report.to_json())
     else:
@@ -101,6 +102,8 @@ def search(
         report = _bring_up_to_date(folder, opened, loaded, patience=PATIENCE)
         if report.added or report.updated or report.removed or report.moved:
             note(_counts(report))
+        if report.added or not report.total:
+            _note_unsupported(report)
     results = Searcher(loaded, opened).search(image or [], text, without, k, where, include_reference)
     if as_json:
         found = [{"path": str(result.path), "score": result.score} for result in results]
@@ -173,6 +176,18 @@ def _bring_up_to_date(folder: Path, store: Store, model: Model, patience: float 
     for _, reason in report.skipped:
         note(f"skipped: {reason}")
     return report
+
+
+def _note_unsupported(report: IndexReport) -> None:
+    for kind, paths in sorted(report.unsupported.items()):
+        note(_not_supported(kind, paths))
+
+
+def _not_supported(kind: str, paths: Sequence[Path]) -> str:
+    """Names a kind of files in the folder that are not read, and their endings."""
+    endings = ", ".join(sorted({path.suffix.lower() for path in paths}))
+    files, them = ("file", "it") if len(paths) == 1 else ("files", "them")
+    return f"not supported: {len(paths)} {kind} {files} ({endings}); export {them} as JPEG or PNG to find {them}"
 
 
 def _counts(report: IndexReport) -> str:
