@@ -427,6 +427,15 @@ def test_a_folder_that_looks_like_a_uri(tmp_path: Path, monkeypatch: pytest.Monk
     assert os.listdir(tmp_path) == [name]
 
 
+def test_a_store_in_memory(folder: Path) -> None:
+    model = ColourModel()
+    store = store_for(folder, model, "memory://x")
+    assert counts(index_folder(folder, store, model)) == (3, 0, 0, 0, 0, 3)
+    (folder / "red.jpg").rename(folder / "rouge.jpg")
+    report = index_folder(folder, store, model)
+    assert (report.moved, report.unchanged, report.total, model.encoder.encoded) == (1, 2, 3, 3)
+
+
 class TestNoStoreWithoutNeed:
     def test_no_images(self, tmp_path: Path) -> None:
         (tmp_path / "notes.txt").touch()

@@ -123,6 +123,7 @@ class Store:
         self.location = location
         self.info = info
         self._table = table
+        self._database: Any = None
         self._has_key = False
         self._has_place = False  # whether its folder has been there
 
@@ -147,7 +148,8 @@ class Store:
         """Make an empty store; a StoreError if there is one already or the place cannot be written to."""
         store = cls.planned(location, info)
         with _explained(_cannot_make(location)):
-            store._table = _connect(location).create_table(_TABLE, schema=_schema(location, info))
+            store._database = _connect(location)
+            store._table = store._database.create_table(_TABLE, schema=_schema(location, info))
         return store
 
     @classmethod
@@ -163,7 +165,8 @@ class Store:
                 f"There is no store at '{location}'; make one with `fti4cir index FOLDER --store {location}`."
             )
         with _explained(f"Cannot open the store '{location}' (if it is damaged, delete it and index again)"):
-            table = _connect(location).open_table(_TABLE)
+            database = _connect(location)
+            table = database.open_table(_TABLE)
             about = json.loads((table.schema.metadata or {}).get(_METADATA_KEY, b"{}"))
         if about.get("format") != _FORMAT:
             raise StoreError(
@@ -173,7 +176,9 @@ class Store:
         root = Path(about["root"])
         if not root.is_absolute():
             root = (Path(location) / root).resolve()
-        return cls(str(location), table, StoreInfo(root, about["model"], about["fingerprint"], about["width"]))
+        store = cls(str(location), table, StoreInfo(root, about["model"], about["fingerprint"], about["width"]))
+        store._database = database
+        return store
 
     def check_model(self, name: str, fingerprint: str) -> None:
         """A StoreError, with the mend, unless the named model made this store's vectors."""
@@ -254,7 +259,8 @@ class Store:
             table = self._opened()
             if table is None:
                 return Store.planned(self.location, self.info)
-            pinned = _connect(self.location).open_table(_TABLE)
+            # Of the same connection: each has its own `memory://`.
+            pinned = self._database.open_table(_TABLE)
             pinned.checkout(table.version)
         return Store(self.location, pinned, self.info)
 
@@ -358,8 +364,11 @@ class Store:
             found = Store.open(self.location)
             found.check_model(self.info.model, self.info.fingerprint)
             found.check_root(self.info.root)
-            self._table = found._table
+            self._take(found)
         return self._table
+
+    def _take(self, other: Store) -> None:
+        self._database, self._table = other._database, other._table
 
     def _made(self) -> Any:
         """The table, made now, unless another process was faster."""
@@ -367,7 +376,7 @@ class Store:
         if self._has_place and not os.path.isdir(self.location):
             raise StoreError(f"{_cannot_make(self.location)}: the folder is gone.")
         try:
-            self._table = Store.create(self.location, self.info)._table
+            self._take(Store.create(self.location, self.info))
         except StoreError:
             if self._opened() is None:
                 raise
