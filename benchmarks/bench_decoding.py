@@ -5,8 +5,8 @@
 Each photograph is cut to the aspect ratio of a size, brought to it and compressed as a camera does. Its feature is made
 from exactly decoded pixels, and from those decoded to at least once, twice and three times the model's input size.
 Printed as JSON, for each size and way: processor time to decode and preprocess a picture, and to encode it, in
-milliseconds; the cosine to the exact feature (median, least), and the share of pictures whose nearest neighbour among the
-exact features of all others is the same.
+milliseconds; the cosine to the exact feature (median, least), and the share of pictures whose nearest neighbour among
+the exact features of all others is the same.
 
 A photograph that is smaller than a size is enlarged. Its fine structure is then smoother than a camera's, which
 flatters decoding at a fraction; `--noise` puts grain of so many grey levels on it, as a sensor has.

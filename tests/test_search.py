@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from torch import Tensor
 
 from fti4cir.errors import InputError, PictureError, StoreError
 from fti4cir.indexing import index_folder, store_for
 from fti4cir.search import Searcher
-from standin import ColourModel, save_colour
+from standin import ColourEncoder, ColourModel, save_colour
 
 pytestmark = pytest.mark.numeric
 
@@ -144,22 +145,23 @@ def test_index_and_search_decode_alike(tmp_path: Path, monkeypatch: pytest.Monke
     noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
     (tmp_path / "photos").mkdir()
     Image.fromarray(noise).save(tmp_path / "photos" / "x.jpg")
-    for at_least in (None, 64):
+    sizes: list[tuple[int, int]] = []
+
+    class Watched(ColourEncoder):
+        def preprocess(self, image: Image.Image) -> Tensor:
+            sizes.append(image.size)
+            return super().preprocess(image)
+
+    for at_least, size in ((None, (400, 300)), (64, (100, 75))):
         model = ColourModel()
-        monkeypatch.setattr(type(model.encoder), "decode_at_least", at_least)
-        sizes = []
-        real = type(model.encoder).preprocess
-        monkeypatch.setattr(
-            type(model.encoder),
-            "preprocess",
-            lambda one, image, real=real: (sizes.append(image.size), real(one, image))[1],
-        )
+        model.encoder = Watched()
+        monkeypatch.setattr(Watched, "decode_at_least", at_least)
         store = store_for(tmp_path / "photos", model, tmp_path / f"store {at_least}")
         index_folder(tmp_path / "photos", store, model)
         [result] = Searcher(model, store).search([tmp_path / "photos" / "x.jpg"], include_reference=True)
         assert result.score == pytest.approx(1, abs=1e-6)
-        assert sizes == [(400, 300) if at_least is None else (100, 75)] * 2
-        monkeypatch.undo()
+        assert sizes == [size, size]
+        sizes.clear()
 
 
 def test_arrays(searcher: Searcher) -> None:
