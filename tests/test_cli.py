@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 
 import fti4cir
-from fti4cir import cli, demo, indexing
-from fti4cir.errors import ModelError
+from fti4cir import cli, demo, indexing, names
 from fti4cir.store import Store, default_location
 from standin import ColourModel, save_colour
 
@@ -25,7 +24,7 @@ PROGRAM = """
 import sys, fti4cir
 from standin import ColourModel
 fti4cir.load = lambda name: ColourModel(seconds_a_batch={seconds})
-from fti4cir.cli import main
+from fti4cir.__main__ import main
 main()
 """
 
@@ -37,11 +36,10 @@ def models(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def load(name: str) -> ColourModel:
         asked.append(name)
-        if name == "unknown":
-            raise ModelError("There is no model 'unknown'.")
         return ColourModel(name=name, fingerprint="colours-1" if name == "mini" else f"colours-{name}")
 
     monkeypatch.setattr(fti4cir, "load", load, raising=False)
+    monkeypatch.setattr(names, "fetch", names.check)  # nothing to download
     return asked
 
 
@@ -103,12 +101,23 @@ class TestIndex:
         assert len(Store.open(tmp_path / "s")) == 4
         assert not default_location(photos).exists()
 
-    def test_the_model_is_named_once_with_a_better_one(self, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        for command in (["index", photos], ["search", photos, "--text", "red"]):
-            run(*command)
+    def test_the_model_is_named_and_a_better_one_once_a_folder(
+        self, photos: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        hints = []
+        for command in (["index", photos], ["index", photos], ["search", photos, "--text", "red"]):
+            assert run(*command) == 0
             err = capsys.readouterr().err
             assert err.count("model: mini") == 1
-            assert err.count("--model vit-l-14") == 1
+            hints.append(err.count("--model vit-l-14"))
+        assert hints == [1, 0, 0]
+
+    def test_no_hint_before_an_error(self, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run("search", photos, "--text", "red", "--where", "1 / (width - width) > 0") == 1
+        err = capsys.readouterr().err
+        assert "vit-l-14" not in err
+        assert "Cannot use the condition" in one_error_line(err)
+        assert "ivide by zero" in one_error_line(err)
 
     def test_a_store_is_brought_up_to_date_with_its_own_model(self, photos: Path, models: list[str]) -> None:
         assert run("index", photos, "--model", "vit-l-14") == 0
@@ -184,7 +193,18 @@ class TestMistakes:
             (["search", "--text", "red"], 2, "SOURCE"),
             (["index", "PHOTOS/gone"], 1, "There is no folder"),
             (["index", "PHOTOS/red.jpg"], 1, "is not a folder"),
-            (["index", "PHOTOS", "--store", "PHOTOS/red.jpg"], 1, "--store names another place"),
+            (
+                ["index", "PHOTOS", "--store", "PHOTOS/red.jpg"],
+                1,
+                "red.jpg' is a file, not a folder; give another --store",
+            ),
+            (["search", "PHOTOS", "--text", "red", "--where", "1=1) or (1=1"], 1, "brackets do not match"),
+            (["search", "PHOTOS", "--text", "red", "--where", ""], 1, "Expected: an expression"),
+            (["search", "PHOTOS", "--text", "red", "--without", "\udcff"], 1, "without is not valid UTF-8"),
+            (["search", "PHOTOS", "--text", "\udcff red"], 1, "text is not valid UTF-8: '\\udcff red'"),
+            (["explain", "PHOTOS/red.jpg", "--output", "PHOTOS/gone/x.html"], 1, "There is no folder"),
+            (["explain", "PHOTOS/red.jpg", "--output", "PHOTOS"], 1, "--output takes a file's name"),
+            (["explain", "PHOTOS/broken.jpg"], 1, "it is not a picture"),
             (["index", "PHOTOS", "--colour"], 2, "--colour"),
             (["find"], 2, "find"),
             (["demo", "--folder", "PHOTOS/gone"], 1, "There is no folder"),
@@ -197,12 +217,6 @@ class TestMistakes:
         out, err = capsys.readouterr()
         assert out == ""
         assert says in one_error_line(err)
-
-    def test_a_store_of_another_model(self, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        run("index", photos)
-        capsys.readouterr()
-        assert run("search", photos, "--text", "red", "--model", "vit-l-14") == 1
-        assert "use --model mini" in one_error_line(capsys.readouterr().err)
 
     def test_an_error_of_the_system(
         self, photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from .errors import PictureError, StoreError
 from .pictures import content_digest, decode_picture, find_pictures, read_file
-from .store import FileState, Row, Store, StoreInfo, default_location
+from .store import FileState, Row, Store, StoreInfo, location_for
 
 if TYPE_CHECKING:
     from .model import Model
@@ -65,11 +65,11 @@ class IndexReport:
 
 
 def store_for(folder: str | Path, model: Model, location: str | Path | None = None) -> Store:
-    """Open the store of a folder, or make it, at `location` or else in the folder's `.fti4cir`.
+    """Open the store of a folder for a model, or make it, at `location` or else in the folder's `.fti4cir`.
 
-    Raises StoreError if it can be neither opened nor made, or belongs to another model.
+    Raises StoreError if it can be neither opened nor made, or the one at `location` belongs to another model.
     """
-    location = location or default_location(folder)
+    location = location or location_for(folder, model.name, model.fingerprint)
     if Store.exists(location):
         store = Store.open(location)
         store.check_model(model.name, model.fingerprint)

@@ -82,8 +82,90 @@ class Hit(NamedTuple):
 
 
 def default_location(folder: str | Path) -> Path:
-    """Where the store of a folder lies unless somebody says otherwise: within it, hidden."""
+    """Where the first store of a folder lies unless somebody says otherwise: within it, hidden."""
     return Path(folder) / ".fti4cir"
+
+
+def folder_stores(folder: str | Path) -> list[Store]:
+    """The stores that a folder holds, one a model, in the order in which they were made.
+
+    The first lies in `.fti4cir` itself, others in folders within it, whose names begin with their number.
+    StoreError if one cannot be opened.
+    """
+    top = default_location(folder)
+    numbered = sorted((number, place) for place in _listed(top) if (number := _number(place)) is not None)
+    places = [top, *(place for _, place in numbered)]
+    return [Store.open(place) for place in places if Store.exists(place)]
+
+
+def location_for(folder: str | Path, model: str, fingerprint: str) -> Path:
+    """Where the store of a folder for a model is, or where it should be made if there is none.
+
+    Raises StoreError if a store in the folder cannot be opened.
+    """
+    stores = folder_stores(folder)
+    for store in stores:
+        if store.info.fingerprint == fingerprint:
+            return Path(store.location)
+    top = default_location(folder)
+    if not Store.exists(top):
+        return top
+    last = max(_number(Path(store.location)) or 1 for store in stores)
+    name = re.sub(r"[^a-z0-9]+", "-", Path(model).name.lower()).strip("-") or "model"
+    return top / f"{last + 1}-{name[:40]}"
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:  # there is none, or it is no folder: `Store.exists` decides what that means
+        return []
+
+
+def _number(place: Path) -> int | None:
+    """The number with which the name of a store's folder begins; None if it has none."""
+    found = re.match(r"(\d{1,9})-", place.name)
+    return int(found[1]) if found else None
+
+
+def check_condition(where: str) -> None:
+    """Refuse a condition that no store could use, before any is opened; StoreError says why."""
+    with _explained(f"Cannot use the condition {where!r}"):
+        _require_alone(where)
+        # Also in brackets: Lance passes over what follows a condition, such as an ORDER BY.
+        empty = lancedb.connect("memory://").create_table(_TABLE, schema=pa.schema(_columns(1)))
+        empty.search().where(f"({where})").select(["path"]).limit(1).to_arrow()
+
+
+# Strings and quoted names of SQL, in which all else is text.
+_QUOTED = re.compile(r"""'[^']*'|"[^"]*"|`[^`]*`""")
+
+
+def _require_alone(where: str) -> None:
+    """ValueError unless the brackets of a condition match; what else it may say, Lance knows."""
+    bare = _QUOTED.sub("", where)
+    depth = 0
+    for character in bare:
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if depth < 0:
+            break
+    if depth:
+        raise ValueError("its brackets do not match")
+    if ";" in bare or "--" in bare or "/*" in bare:
+        raise ValueError("it must be one condition, without a semicolon or a comment")
+
+
+def _columns(width: int) -> list[pa.Field]:
+    """The columns of a table whose vectors have so many numbers."""
+    return [
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("mtime_ns", pa.int64(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("digest", pa.string(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("vector", pa.list_(pa.float32(), width), nullable=False),
+    ]
 
 
 class Store:
@@ -110,15 +192,6 @@ class Store:
     @classmethod
     def create(cls, location: str | Path, info: StoreInfo) -> Store:
         """Make an empty store; a StoreError if there is one already or the place cannot be written to."""
-        columns = [
-            pa.field("path", pa.string(), nullable=False),
-            pa.field("mtime_ns", pa.int64(), nullable=False),
-            pa.field("size", pa.int64(), nullable=False),
-            pa.field("digest", pa.string(), nullable=False),
-            pa.field("width", pa.int32(), nullable=False),
-            pa.field("height", pa.int32(), nullable=False),
-            pa.field("vector", pa.list_(pa.float32(), info.width), nullable=False),
-        ]
         about = {
             "format": _FORMAT,
             "root": _portable_root(location, info.root),
@@ -126,7 +199,7 @@ class Store:
             "fingerprint": info.fingerprint,
             "width": info.width,
         }
-        schema = pa.schema(columns, metadata={_METADATA_KEY: json.dumps(about).encode()})
+        schema = pa.schema(_columns(info.width), metadata={_METADATA_KEY: json.dumps(about).encode()})
         with _explained(f"Cannot make a store at '{location}' (--store names another place)"):
             table = _connect(location).create_table(_TABLE, schema=schema)
         return cls(str(location), table, info)
@@ -223,15 +296,23 @@ class Store:
 
         Raises StoreError if the condition cannot be understood.
         """
-        conditions = []
         if where is not None:
-            self._check_condition(where)
-            conditions.append(f"({where})")
-        if without_paths:
-            conditions.append(f"path NOT IN {_sql_list(without_paths)}")
-        if without_digests:
-            conditions.append(f"digest NOT IN {_sql_list(without_digests)}")
-        with self._reading():
+            check_condition(where)
+        # Excluded pictures are taken out here and not by the condition, which whatever a user writes cannot change.
+        paths, digests = set(without_paths), set(without_digests)
+        wanted = k + len(paths) + len(digests)
+        while True:
+            rows = self._nearest(vector, wanted, where)
+            hits = [Hit(path, score) for path, digest, score in rows if path not in paths and digest not in digests]
+            if len(hits) >= k or len(rows) < wanted:
+                break
+            wanted *= 2  # there are several copies of what is excluded
+        return sorted(hits, key=lambda hit: (-hit.score, hit.path))[:k]
+
+    def _nearest(self, vector: NDArray[np.float32], k: int, where: str | None) -> list[tuple[str, str, float]]:
+        """Path, digest and score of the k nearest rows, or of as many as there are."""
+        # A condition may fail on a value, such as a division by zero, and then the store is not at fault.
+        with self._reading() if where is None else _explained(f"Cannot use the condition {where!r}"):
             query = (
                 self._table.search(vector, vector_column_name="vector")
                 .distance_type("cosine")
@@ -239,19 +320,14 @@ class Store:
                 # must not leave fewer than k.
                 .minimum_nprobes(_PROBES)
                 .maximum_nprobes(0)
-                .select(["path", "_distance"])
-                .limit(k)
+                .select(["path", "digest", "_distance"])
+                .limit(min(k, max(1, self._table.count_rows())))
             )
-            if conditions:
-                query = query.where(" AND ".join(conditions), prefilter=True)
+            if where is not None:
+                query = query.where(where, prefilter=True)
             table = query.to_arrow()
-        hits = zip(table["path"].to_pylist(), table["_distance"].to_pylist(), strict=True)
-        return sorted((Hit(path, 1.0 - distance) for path, distance in hits), key=lambda hit: (-hit.score, hit.path))
-
-    def _check_condition(self, where: str) -> None:
-        # On its own, so that the error speaks of what the user wrote and not of what is added to it.
-        with _explained(f"Cannot use the condition {where!r}"):
-            self._table.search().where(f"({where})").select(["path"]).limit(1).to_arrow()
+        paths, digests, distances = (table[name].to_pylist() for name in ("path", "digest", "_distance"))
+        return [(path, digest, 1.0 - gone) for path, digest, gone in zip(paths, digests, distances, strict=True)]
 
     def _reading(self) -> Any:
         return _explained(f"Cannot read the store '{self.location}' (if it is damaged, delete it and index again)")
@@ -288,7 +364,9 @@ def _explained(what: str) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
+        # Lance puts a condition into a statement of its own, which the user has not written.
+        reason = re.sub(r"Error parsing statement: .*\(sql parser error: (.*)\)$", r"\1", str(error), flags=re.DOTALL)
+        reason = re.sub(r" at Line: \d+, Column: \d+", "", reason).partition("\n")[0]
         # Lance adds the place in its own source, which tells a user nothing.
         reason = re.sub(r",? ?\S+\.rs:\d+(:\d+)?", "", reason).removeprefix("Invalid input, ")
         raise StoreError(f"{what}: {reason.rstrip('.')}.") from error

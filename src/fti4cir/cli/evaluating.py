@@ -11,7 +11,7 @@ import typer
 
 from ..errors import InputError
 from .models import DEFAULT_MODEL, ModelsOption, load_models
-from .terminal import JsonOption, note, print_json, progress_bar
+from .terminal import JsonOption, note, print_json, progress_bar, say
 
 if TYPE_CHECKING:
     from ..averaging import Average
@@ -348,10 +348,12 @@ def _evaluate_file(benchmark: str, root: Path, split: str, file: Path, as_json: 
     else:
         _print_evaluations([evaluation], queries.compared_by)
         if evaluation.per_query and evaluation.values:
-            print(f"\n{queries.compared_by} of the queries with:")
+            say()
+            say(f"{queries.compared_by} of the queries with:")
             for value, row in evaluation.by_value().items():
-                print(f"  {value:32}{row[queries.compared_by]:.3f}  ({row['queries']})")
-        print(f"\nvalid: {evaluation.queries} queries with {predictions.form.count} predictions each")
+                say(f"  {value:32}{row[queries.compared_by]:.3f}  ({row['queries']})")
+        say()
+        say(f"valid: {evaluation.queries} queries with {predictions.form.count} predictions each")
 
 
 def verify(
@@ -418,47 +420,48 @@ def _print_evaluations(evaluations: Sequence[Evaluation | Average], compared_by:
     from ..evaluation import labels
 
     first = evaluations[0]
-    print(f"{first.benchmark}, {first.split}: {first.protocol}")
+    say(f"{first.benchmark}, {first.split}: {first.protocol}")
     models = list(dict.fromkeys(one.model for one in evaluations if one.model))
     by = f", {'models' if len(models) > 1 else 'model'} {', '.join(models)}" if models else ""
     searched = "captions" if first.benchmark == "descriptions" else "pictures"
-    print(f"{first.queries} queries over {first.gallery} {searched}{by}")
+    say(f"{first.queries} queries over {first.gallery} {searched}{by}")
     if first.missing:
-        print(f"{first.missing} pictures are missing: these figures are not comparable with others")
+        say(f"{first.missing} pictures are missing: these figures are not comparable with others")
     metrics = [evaluation.metrics() for evaluation in evaluations]
     if not metrics[0]:
-        print("the answers are hidden: the benchmark's server scores these predictions")
+        say("the answers are hidden: the benchmark's server scores these predictions")
         return
-    print()
+    say()
     width = max(8, *(len(name) + 2 for name in metrics[0]))
     names = labels(evaluations)
     columns = [max(24, len(name) + 2) for name in names]
-    print("".join([" " * width, *map(str.ljust, names, columns)]).rstrip())
+    say("".join([" " * width, *map(str.ljust, names, columns)]).rstrip())
     intervals = [evaluation.intervals() for evaluation in evaluations]
     for name in metrics[0]:
         figures = [
             f"{means[name]:.3f} [{ends[name][0]:.3f}, {ends[name][1]:.3f}]"
             for means, ends in zip(metrics, intervals, strict=True)
         ]
-        print("".join([f"{name:{width}}", *map(str.ljust, figures, columns)]).rstrip())
+        say("".join([f"{name:{width}}", *map(str.ljust, figures, columns)]).rstrip())
     if len(evaluations) > 1:
-        print(f"\n{compared_by}, paired by query:")
+        say()
+        say(f"{compared_by}, paired by query:")
         for name, one in zip(names[1:], differences(evaluations, [compared_by]), strict=True):
             low, high = one["interval"]
-            print(f"  {name} - {names[0]}: {one['difference']:+.3f} [{low:+.3f}, {high:+.3f}]")
+            say(f"  {name} - {names[0]}: {one['difference']:+.3f} [{low:+.3f}, {high:+.3f}]")
 
 
 def _print_verification(verification: Verification) -> None:
     """What is wrong, one picture a line, and then what it comes to."""
     for name in verification.missing:
-        print(f"missing: {name}")
+        say(f"missing: {name}")
     for fault in verification.unreadable:
-        print(f"unreadable: {fault.id}: {fault.reason}")
+        say(f"unreadable: {fault.id}: {fault.reason}")
     for fault in verification.suspicious:
-        print(f"suspicious: {fault.id}: {fault.reason}")
+        say(f"suspicious: {fault.id}: {fault.reason}")
     for part in verification.parts:
-        print(f"{part.benchmark.name}, {verification.split}: {part.meaning}")
-    print(
+        say(f"{part.benchmark.name}, {verification.split}: {part.meaning}")
+    say(
         f"{verification.needed:,} pictures needed: {verification.absent:,} missing, "
         f"{len(verification.unreadable):,} unreadable, {len(verification.suspicious):,} suspicious"
     )
