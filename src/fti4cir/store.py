@@ -235,7 +235,7 @@ class Store:
             )
         raise StoreError(
             f"The store '{self.location}' was made with the model '{self.info.model}', not '{name}'; "
-            f"use --model {self.info.model}, or index again into another place with --store."
+            "use that model, or index the folder again into another place (`fti4cir index FOLDER --store PLACE`)."
         )
 
     def __len__(self) -> int:
