@@ -11,7 +11,7 @@ import typer
 
 from ..errors import InputError
 from .models import DEFAULT_MODEL, ModelsOption, load_models
-from .terminal import JsonOption, note, print_json, progress_bar, say
+from .terminal import JsonOption, note, print_json, progress_bar, require_file, require_pictures, say
 
 if TYPE_CHECKING:
     from ..averaging import Average
@@ -188,6 +188,8 @@ def evaluate(
             )
     if captions is not None and "caption" not in names:
         raise InputError("--captions is for the method caption only; give --method caption, or leave it out.")
+    if captions is not None:
+        require_file(captions, "--captions")
     if image_weight is not None and "sum" not in names:
         raise InputError("--image-weight is for the method sum only; give --method sum, or leave it out.")
     if seed is not None and limit is None:
@@ -309,6 +311,8 @@ def _evaluate_descriptions(
     as_json: bool,
 ) -> None:
     """Rank captions for pictures."""
+    require_pictures(root)
+    require_file(table, "--table")
     from ..description import load
 
     descriptions = load(root, table, limit=limit, seed=seed, allow_missing=allow_missing)
@@ -394,8 +398,9 @@ def _listed(names: str) -> list[str]:
 
 def _assigned(names: Sequence[str], models: Sequence[str]) -> list[tuple[str, Model]]:
     """The methods, each with the loaded model that it stands on."""
-    from ..baselines import assign
+    from ..baselines import assign, check_methods
 
+    check_methods(names)
     loaded = load_models(models)
     pairs = assign(names, loaded)
     for model in loaded:

@@ -68,8 +68,15 @@ def require(name: str) -> str:
 
     This takes no time that a model's library would take to be imported; what is missing is downloaded.
     """
-    name = located(name)
+    name = check(name)
     known.fetch(name)
+    return name
+
+
+def check(name: str) -> str:
+    """A model's name as it holds from anywhere; ModelError if none can be called so. Nothing is downloaded."""
+    name = located(name)
+    known.check(name)
     return name
 
 

@@ -10,7 +10,7 @@ import typer
 
 from ..errors import InputError
 from ..names import CAPTIONER, fetch_captioner
-from .models import DEFAULT_MODEL, require
+from .models import DEFAULT_MODEL, check, require
 from .terminal import is_first, note, require_file, require_file_place, require_folder_place, require_pictures, say
 
 DEFAULT_CAPTIONER = CAPTIONER
@@ -120,7 +120,7 @@ def train(
     require_folder_place(output, "--output")
     if features is not None:
         require_folder_place(features, "--features")
-    backbone = require(backbone)
+    backbone = check(backbone)
     from .. import training
     from ..baselines import learner
 
