@@ -20,6 +20,13 @@ EXPECTED = {
 }
 
 
+def shown_in_readme() -> list[tuple[str, float]]:
+    """The first result of each example, name and score, as the README shows it."""
+    block = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8").partition("The demo prints")[2]
+    lines = [line.split() for line in block.partition("Now your own")[0].splitlines()]
+    return [(line[2], float(line[1])) for line in lines if line[:1] == ["1"]]
+
+
 @pytest.mark.parametrize("kind", EXPECTED)
 def test_each_example_needs_its_picture_and_its_text(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -41,6 +48,13 @@ def test_each_example_needs_its_picture_and_its_text(
         results = searcher.search([folder / image] if image else [], text, k=2)
         names = [result.path.relative_to(folder).as_posix() for result in results]
         return next(name for name in names if name != asking)
+
+    if kind == "skimage":
+        for example, (name, score) in zip(chosen.examples, shown_in_readme(), strict=True):
+            images = [folder / example.image] if example.image else []
+            (best,) = searcher.search(images, example.text, k=1)
+            assert best.path.name == name
+            assert best.score == pytest.approx(score, abs=0.02)  # processors differ in the last digits
 
     composed = [example for example in chosen.examples if example.image is not None]
     assert {example.image for example in composed} == set(EXPECTED[kind])

@@ -41,7 +41,7 @@ _STAMPS_EXAMPLES = (
 _SKIMAGE_EXAMPLES = (
     Example("astronaut.png", "in black and white"),  # a grey photograph of another person
     Example("moon.png", "with many stars"),  # the Hubble deep field
-    Example(None, "a motorcycle"),
+    Example(None, "a cat"),
 )
 
 
