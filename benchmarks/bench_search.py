@@ -61,7 +61,7 @@ def store_of_random_vectors(location: Path, model: Any, count: int) -> Store:
 
 def cold_start(*arguments: str) -> dict[str, float]:
     """A whole process of the command line, the first of which (cold disk cache) does not count."""
-    command = [sys.executable, "-c", "from fti4cir.cli import main; main()", *arguments]
+    command = [sys.executable, "-c", "from fti4cir.__main__ import main; main()", *arguments]
 
     def run(_: int) -> None:
         subprocess.run(command, check=True, capture_output=True)

@@ -58,6 +58,9 @@ class ColourModel:
     def compose(self, images: Sequence[str | Path | Image.Image], texts: Sequence[str]) -> Tensor:
         return F.normalize(self.encode_images(images) + F.normalize(self._light(texts), dim=-1), dim=-1)
 
+    def require_inversion(self) -> None:
+        """It can compose."""
+
     def _light(self, texts: Sequence[str]) -> Tensor:
         rows = []
         for text in texts:

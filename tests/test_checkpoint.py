@@ -426,7 +426,7 @@ def test_offline_with_part_of_a_cache(hub: Path) -> None:
     (hub / "hub" / "models--someone--partial" / "snapshots" / ("b" * 40) / "model.safetensors").unlink()
     without_release, partial = run(FAIL.format(names=["vit-l-14", "someone/partial"]), hub).stdout.splitlines()
     assert checkpoint.RELEASE_REPOSITORY in without_release
-    assert "not complete" in partial
+    assert "someone/partial has to be downloaded" in partial
 
 
 def test_several_checkpoints_in_the_release(hub: Path) -> None:

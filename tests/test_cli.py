@@ -10,14 +10,16 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import fti4cir
-from fti4cir import cli, demo, indexing
+from fti4cir import cli, demo, indexing, names
 from fti4cir.errors import ModelError
-from fti4cir.store import Store, default_location
+from fti4cir.store import Row, Store, StoreInfo, default_location
 from standin import ColourModel, save_colour
 
 # A process of its own, with the stand-in for the bundled model.
@@ -25,7 +27,7 @@ PROGRAM = """
 import sys, fti4cir
 from standin import ColourModel
 fti4cir.load = lambda name: ColourModel(seconds_a_batch={seconds})
-from fti4cir.cli import main
+from fti4cir.__main__ import main
 main()
 """
 
@@ -37,11 +39,10 @@ def models(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def load(name: str) -> ColourModel:
         asked.append(name)
-        if name == "unknown":
-            raise ModelError("There is no model 'unknown'.")
         return ColourModel(name=name, fingerprint="colours-1" if name == "mini" else f"colours-{name}")
 
     monkeypatch.setattr(fti4cir, "load", load, raising=False)
+    monkeypatch.setattr(names, "fetch", names.check)  # nothing to download
     return asked
 
 
@@ -136,18 +137,68 @@ class TestIndex:
         assert len(Store.open(tmp_path / "s")) == 4
         assert not default_location(photos).exists()
 
-    def test_the_model_is_named_once_with_a_better_one(self, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        for command in (["index", photos], ["search", photos, "--text", "red"]):
-            run(*command)
+    def test_the_model_is_named_and_a_better_one_once_a_folder(
+        self, photos: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        hints = []
+        for command in (["index", photos], ["index", photos], ["search", photos, "--text", "red"]):
+            assert run(*command) == 0
             err = capsys.readouterr().err
             assert err.count("model: mini") == 1
-            assert err.count("--model vit-l-14") == 1
+            hints.append(err.count("--model vit-l-14"))
+        assert hints == [1, 0, 0]
+
+    def test_no_hint_before_an_error(self, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run("search", photos, "--text", "red", "--where", "1 / (width - width) > 0") == 1
+        err = capsys.readouterr().err
+        assert "vit-l-14" not in err
+        assert "Cannot use the condition" in one_error_line(err)
+        assert "ivide by zero" in one_error_line(err)
 
     def test_a_store_is_brought_up_to_date_with_its_own_model(self, photos: Path, models: list[str]) -> None:
         assert run("index", photos, "--model", "vit-l-14") == 0
         assert run("index", photos) == 0
         assert run("search", photos, "--text", "red") == 0
         assert models == ["vit-l-14"] * 3
+
+
+class TestOneIndexAModel:
+    def test_another_model_gets_an_index_of_its_own(
+        self, photos: Path, models: list[str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        query = ["search", photos, "--text", "red", "--json"]
+        assert run(*query) == 0
+        assert run(*query, "--model", "vit-l-14") == 0
+        assert "4 added" in capsys.readouterr().err  # made on demand
+        places = sorted(path.name for path in default_location(photos).iterdir() if path.name[0].isdigit())
+        assert places == ["2-vit-l-14"]
+        assert len(Store.open(default_location(photos) / "2-vit-l-14")) == 4
+        assert run(*query, "--model", "mini") == 0
+        assert run(*query, "--model", "vit-l-14") == 0
+        assert "added" not in capsys.readouterr().err  # each is kept
+        assert models == ["mini", "vit-l-14", "mini", "vit-l-14"]
+
+    def test_without_a_model_the_index_that_was_made_last(self, photos: Path, models: list[str]) -> None:
+        for name in ("vit-l-14", "someone/clip", "mini"):
+            assert run("index", photos, "--model", name) == 0
+        save_colour(photos / "new.png", "white")
+        assert run("index", photos, "--model", "vit-l-14") == 0  # to bring one up to date changes nothing
+        assert run("search", photos, "--text", "red") == 0
+        assert models[-1] == "mini"
+        places = sorted(path.name for path in default_location(photos).iterdir() if path.name[0].isdigit())
+        assert places == ["2-clip", "3-mini"]
+
+    def test_a_store_of_another_model_is_refused_before_that_is_loaded(
+        self, photos: Path, tmp_path: Path, models: list[str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert run("index", photos, "--store", tmp_path / "s") == 0
+        models.clear()
+        capsys.readouterr()
+        for command in (["search", tmp_path / "s", "--text", "red"], ["index", photos, "--store", tmp_path / "s"]):
+            assert run(*command, "--model", "vit-l-14") == 1
+            message = one_error_line(capsys.readouterr().err)
+            assert "was made with the model 'mini', not 'vit-l-14'; leave --model out" in message
+        assert models == []
 
 
 class TestSearch:
@@ -217,7 +268,18 @@ class TestMistakes:
             (["search", "--text", "red"], 2, "SOURCE"),
             (["index", "PHOTOS/gone"], 1, "There is no folder"),
             (["index", "PHOTOS/red.jpg"], 1, "is not a folder"),
-            (["index", "PHOTOS", "--store", "PHOTOS/red.jpg"], 1, "--store names another place"),
+            (
+                ["index", "PHOTOS", "--store", "PHOTOS/red.jpg"],
+                1,
+                "red.jpg' is a file, not a folder; give another --store",
+            ),
+            (["search", "PHOTOS", "--text", "red", "--where", "1=1) or (1=1"], 1, "brackets do not match"),
+            (["search", "PHOTOS", "--text", "red", "--where", ""], 1, "Expected: an expression"),
+            (["search", "PHOTOS", "--text", "red", "--without", "\udcff"], 1, "without is not valid UTF-8"),
+            (["search", "PHOTOS", "--text", "\udcff red"], 1, "text is not valid UTF-8: '\\udcff red'"),
+            (["explain", "PHOTOS/red.jpg", "--output", "PHOTOS/gone/x.html"], 1, "There is no folder"),
+            (["explain", "PHOTOS/red.jpg", "--output", "PHOTOS"], 1, "--output takes a file's name"),
+            (["explain", "PHOTOS/broken.jpg"], 1, "it is not a picture"),
             (["index", "PHOTOS", "--colour"], 2, "--colour"),
             (["find"], 2, "find"),
             (["demo", "--folder", "PHOTOS/gone"], 1, "There is no folder"),
@@ -230,12 +292,6 @@ class TestMistakes:
         out, err = capsys.readouterr()
         assert out == ""
         assert says in one_error_line(err)
-
-    def test_a_store_of_another_model(self, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        run("index", photos)
-        capsys.readouterr()
-        assert run("search", photos, "--text", "red", "--model", "vit-l-14") == 1
-        assert "use --model mini" in one_error_line(capsys.readouterr().err)
 
     def test_an_error_of_the_system(
         self, photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -333,14 +389,177 @@ class TestProgram:
         assert run("--version") == 0
         assert capsys.readouterr().out == "fti4cir 1.2.3\n"
 
-    def test_a_reader_that_stops_early(self, photos: Path) -> None:
+    def test_h_is_help_everywhere(self, capsys: pytest.CaptureFixture[str]) -> None:
+        for command in ([], *([name] for name in cli.COMMANDS)):
+            assert run(*command, "-h") == 0
+            assert "Usage: fti4cir" in capsys.readouterr().out
+        assert run("-h") == 0
+        out = capsys.readouterr().out
+        assert "--install-completion" in out
+        assert "--show-completion" in out
+
+    def test_completion_knows_the_commands(self) -> None:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "_FTI4CIR_COMPLETE": "complete_bash"}
+        environment |= {"COMP_WORDS": "fti4cir se", "COMP_CWORD": "1"}
+        code = "from fti4cir.__main__ import main; main()"
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+        assert done.stdout.split() == ["search"]
+
+    def test_an_unexpected_error_is_one_line_and_a_variable_shows_more(
+        self, photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def broken(*_: object) -> None:
+            raise KeyError("two\nlines")
+
+        monkeypatch.setattr(indexing, "index_folder", broken)
+        monkeypatch.delenv("FTI4CIR_DEBUG", raising=False)
+        assert run("index", photos) == 70
+        message = one_error_line(capsys.readouterr().err)
+        assert "Unexpected error" in message
+        assert "KeyError" in message
+        monkeypatch.setenv("FTI4CIR_DEBUG", "1")
+        assert run("index", photos) == 70
+        assert 'raise KeyError("two' in capsys.readouterr().err
+
+    def test_a_warning_is_one_line_without_the_place_in_the_code(
+        self, photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def warn(*_: object) -> None:
+            warnings.warn("It was cut\x1b.", stacklevel=1)
+            raise ModelError("Stop.")
+
+        monkeypatch.setattr(indexing, "index_folder", warn)
+        assert run("index", photos) == 1
+        assert "warning: It was cut\\x1b.\n" in capsys.readouterr().err
+
+
+# What can be found wrong without a model; MINI has an index that mini made.
+AT_ONCE = [
+    (["index", "gone"], "There is no folder 'gone'"),
+    (["index", "table.csv"], "is not a folder"),
+    (["index", "MINI", "--store", "table.csv/x"], "is a file, not a folder; give another --store"),
+    (["index", "MINI", "--model", "unknown"], "There is no model 'unknown'"),
+    (["search", "gone", "--text", "red"], "There is no folder 'gone'"),
+    (["search", "MINI", "--text", " "], "The text is empty"),
+    (["search", "MINI", "--text", "red", "--without", ""], "leave out is empty"),
+    (["search", "MINI", "--image", "gone.jpg"], "gone.jpg"),
+    (["search", "MINI", "--image", "table.csv"], "it is not a picture"),
+    (["search", "MINI", "--text", "red", "--where", "width >"], "Expected: an expression"),
+    (["search", "MINI", "--text", "red", "--where", "nope = 1"], "No field named nope"),
+    (["search", "MINI/.fti4cir", "--text", "red", "--model", "vit-l-14"], "was made with the model 'mini', not 'vit-l"),
+    (["index", "MINI", "--store", "MINI/.fti4cir", "--model", "a/clip"], "made with the model 'mini', not 'a/clip'"),
+    (["search", "MINI", "--text", "red", "--model", "vit-l-14"], "has to be downloaded once"),
+    (["explain", "gone.jpg"], "Cannot read 'gone.jpg'"),
+    (["explain", "table.csv"], "it is not a picture"),
+    (["explain", "MINI/red.png", "--output", "gone/x.html"], "There is no folder 'gone'"),
+    (["explain", "MINI/red.png", "--model", "vit-l-14"], "has to be downloaded once"),
+    (["caption", "gone", "--output", "x.jsonl"], "There is no folder or tar file 'gone'"),
+    (["caption", "MINI", "--output", "gone/x.jsonl"], "There is no folder 'gone'"),
+    (["caption", "MINI", "--output", "x.jsonl"], "has to be downloaded once"),
+    (["train", "--images", "gone", "--captions", "table.csv", "--output", "m"], "no folder or tar file 'gone'"),
+    (["train", "--images", "MINI", "--captions", "gone.csv", "--output", "m"], "--captions: 'gone.csv' does not exist"),
+    (["train", "--images", "MINI", "--captions", "table.csv", "--output", "table.csv"], "give another --output"),
+    (["train", "--images", "MINI", "--captions", "table.csv", "--output", "m", "--backbone", "x"], "no model 'x'"),
+    (["convert", "gone.pth", "--backbone", "a/clip", "--output", "m"], "'gone.pth' does not exist"),
+    (["verify", "cirr", "--root", "gone"], "gone"),
+    (["evaluate", "cirr", "--root", "gone"], "gone"),
+    (["evaluate", "descriptions", "--root", "MINI", "--table", "gone.csv"], "gone.csv"),
+    (["evaluate", "attributes", "--root", "MINI", "--table", "gone.csv", "--id", "a", "--change", "b", "--template",
+      "{value}"], "gone.csv"),
+    (["demo", "--folder", "gone"], "There is no folder 'gone'"),
+    (["demo", "--folder", "MINI", "--model", "unknown"], "There is no model 'unknown'"),
+]  # fmt: skip
+
+
+def test_what_can_be_known_at_once_is_known_before_torch_is_imported(tmp_path: Path) -> None:
+    """One process for all of them: none imports torch, so the next would still see that none did."""
+    save_colour(tmp_path / "MINI" / "red.png", "red")
+    info = StoreInfo(tmp_path / "MINI", "mini", "print-1", 3)
+    Store.create(default_location(tmp_path / "MINI"), info).upsert([Row("red.png", 1, 1, "d", 1, 1, np.eye(3)[0])])
+    (tmp_path / "table.csv").write_text("image,caption\n")
+    code = (
+        "import json, sys\nfrom fti4cir.cli import run\n"
+        "for line in json.load(sys.stdin):\n"
+        "    status = run(line)\n"
+        "    print(status, 'torch' in sys.modules or 'transformers' in sys.modules)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "HF_HUB_OFFLINE": "1"}
+    environment["HF_HOME"] = environment["XDG_CACHE_HOME"] = str(tmp_path / "home")
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=json.dumps([line for line, _ in AT_ONCE]),
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    errors, outcomes = done.stderr.splitlines(), done.stdout.splitlines()
+    assert len(errors) == len(outcomes) == len(AT_ONCE), done.stderr
+    for (line, says), error, outcome in zip(AT_ONCE, errors, outcomes, strict=True):
+        assert error.startswith("fti4cir: error: "), line
+        assert says in error, line
+        assert outcome in {"1 False", "2 False"}, line
+
+
+class TestProcess:
+    """What only a process of its own can show."""
+
+    def test_a_reader_that_has_gone(self, photos: Path) -> None:
         process = start("search", photos, "--text", "red")
         assert process.stdout is not None
-        process.stdout.close()
         assert process.stderr is not None
-        assert "Traceback" not in process.stderr.read()
+        process.stdout.close()
+        err = process.stderr.read()
         process.stderr.close()
-        process.wait(timeout=60)
+        assert process.wait(timeout=60) == 141
+        assert "model: mini" in err
+        assert not [line for line in err.splitlines() if not line.startswith(("model: ", "skipped: ", "5 ", "4 "))]
+
+    def test_the_rest_of_the_output_cannot_be_written(self) -> None:
+        code = "import sys; sys.argv[1:] = ['--help']\nfrom fti4cir.__main__ import main; main()"
+        with open("/dev/full", "w") as full:
+            done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True)
+        assert done.returncode == 1
+        assert done.stderr == "fti4cir: error: No space left on device\n"
+
+    def test_without_stderr_nothing_is_written_to_other_files(self, tmp_path: Path) -> None:
+        code = "import sys; sys.argv[1:] = ['index', 'gone']\nfrom fti4cir.__main__ import main; main()"
+        command = f"'{sys.executable}' -c \"$0\" 2>&- >out"
+        done = subprocess.run(["sh", "-c", command, code], cwd=tmp_path)
+        assert done.returncode == 1
+        assert (tmp_path / "out").read_text() == ""
+
+    @pytest.mark.parametrize("when", ["fti4cir.cli", "typer", "numpy", "torch", "lancedb"])
+    def test_ctrl_c_while_modules_are_imported(self, when: str, tmp_path: Path) -> None:
+        """Ctrl-C arrives as the import of a module begins."""
+        save_colour(tmp_path / "red.png", "red")
+        code = (
+            "import os, signal, sys\n"
+            "class Interrupt:\n"
+            "    def find_spec(self, name, *_):\n"
+            f"        if name == {when!r}:\n"
+            "            sys.meta_path.remove(self)\n"
+            "            os.kill(os.getpid(), signal.SIGINT)\n"
+            "import fti4cir.__main__\n"
+            "sys.meta_path.insert(0, Interrupt())\n"
+            f"sys.argv[1:] = ['index', {str(tmp_path)!r}]\n"
+            "fti4cir.__main__.main()\n"
+        )
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
+        assert done.returncode == 130
+        assert "Interrupted" in one_error_line(done.stderr)
+        assert done.stderr.count("\n") == 1
+
+    def test_the_entry_point_imports_next_to_nothing(self) -> None:
+        code = (
+            "import sys\nbefore = set(sys.modules)\nimport fti4cir.__main__\nprint(*sorted(set(sys.modules) - before))"
+        )
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        done = subprocess.run([sys.executable, "-S", "-c", code], env=environment, capture_output=True, text=True)
+        known = {"__future__", "fti4cir", "fti4cir.__main__", "fti4cir.errors"}
+        # What `signal` and `os` need themselves.
+        assert {name for name in done.stdout.split() if name.startswith("fti4cir") or name in {"typing", "re"}} <= known
 
 
 def test_explain_writes_what_it_is_asked_for(

@@ -27,7 +27,7 @@ __all__ = ["blip_folder"]
 SLOW = """
 import sys, time
 from fti4cir.captions.blip import BlipCaptioner
-from fti4cir.cli import main
+from fti4cir.__main__ import main
 real = BlipCaptioner.caption
 BlipCaptioner.caption = lambda self, pixels: time.sleep(1.0) or real(self, pixels)
 main()

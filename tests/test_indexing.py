@@ -130,8 +130,8 @@ def test_an_empty_folder_and_none(tmp_path: Path) -> None:
 
 def test_another_model_is_refused(folder: Path) -> None:
     index(folder)
-    with pytest.raises(StoreError, match="--model mini"):
-        store_for(folder, ColourModel(name="vit-l-14", fingerprint="other"))
+    with pytest.raises(StoreError, match="made with the model 'mini', not 'vit-l-14'"):
+        store_for(folder, ColourModel(name="vit-l-14", fingerprint="other"), default_location(folder))
 
 
 def test_a_place_that_cannot_be_written_to(folder: Path) -> None:

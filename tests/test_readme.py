@@ -45,12 +45,16 @@ def check(arguments: list[str]) -> None:
     command: Any = typer.main.get_command(app)
     arguments = list(arguments)
     if arguments[0].startswith("-"):
-        assert arguments[0] in {"--help", "--version"}
+        # Typer adds help and completion itself.
+        own = {option for param in command.params for option in param.opts}
+        assert arguments[0] in {"-h", "--help", *own}
         return
     while hasattr(command, "commands"):
         assert arguments, "the command stops before it says what to do"
         assert arguments[0] in command.commands, f"there is no command {arguments[0]!r}"
         command = command.commands[arguments.pop(0)]
+    if arguments == ["-h"]:
+        return
     parser = command.make_parser(command.context_class(command))
     given, rest, _ = parser.parse_args(list(arguments))
     assert not rest, f"there is no place for {rest}"

@@ -168,3 +168,48 @@ def test_arrays(searcher: Searcher) -> None:
     red = np.zeros((40, 48, 3), dtype=np.uint8)
     red[:, :, 0] = 230
     assert names(searcher.search([red], k=1)) == ["red"]
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "1=1) or (1=1",
+        "1=1 --",
+        "1=1 /*",
+        "1=1 /* ( */) or (1=1",
+        "path = 'red.png') or (path = 'red.png'",
+        "1=1 or path = ')' or (1=1",
+        "1=1; select 1",
+        "1=1 order by path",
+        "1=1 limit 1",
+        "1=1 union select 1",
+        "true) union select 1 from t where (true",
+        "",
+        " ",
+        "path",
+        "$$ ) or ( $$ = path",
+    ],
+)
+def test_a_condition_does_not_leave_its_brackets(searcher: Searcher, folder: Path, condition: str) -> None:
+    with pytest.raises(StoreError, match="Cannot use the condition") as caught:
+        searcher.search([folder / "red.png"], where=condition)
+    assert "SELECT" not in str(caught.value)
+
+
+@pytest.mark.parametrize("condition", ["1=1", "true or path = 'red.png'", "path like '%;%' or path not like '%--%'"])
+def test_no_condition_brings_the_reference_back(searcher: Searcher, folder: Path, condition: str) -> None:
+    for number in range(9):  # more copies than are asked for
+        shutil.copy(folder / "red.png", folder / f"copy{number}.png")
+    index_folder(folder, searcher.store, searcher.model)
+    assert names(searcher.search([folder / "red.png"], k=1, where=condition)) == ["orange"]
+    assert len(searcher.search([folder / "red.png"], where=condition)) == 5
+
+
+def test_more_results_than_any_store_has(searcher: Searcher) -> None:
+    for k in (5_000_000_000, 10**30):
+        assert len(searcher.search(text="red", k=k)) == 6
+
+
+def test_a_text_that_is_none(searcher: Searcher) -> None:
+    with pytest.raises(InputError, match="not valid UTF-8"):
+        searcher.search(text="\udcff red")

@@ -175,7 +175,7 @@ def test_another_model(tmp_path: Path) -> None:
     store = make(tmp_path)
     store.check_model("mini", "print-1")
     with pytest.raises(
-        StoreError, match=r"made with the model 'mini', not 'vit-l-14'; use --model mini, or index again"
+        StoreError, match=r"made with the model 'mini', not 'vit-l-14'; use that model, or index the folder again"
     ):
         store.check_model("vit-l-14", "print-9")
     with pytest.raises(StoreError, match=r"another version of the model 'mini'; delete it and index again"):

@@ -9,11 +9,13 @@ scores = query @ gallery.T
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from .errors import FtiError, InputError, ModelError, PictureError, StoreError, TrainingError
 
+# `typing` has the same name, but takes milliseconds in which Ctrl-C would end in a traceback (see `__main__`).
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .checkpoint import load as load
     from .model import Model as Model
 

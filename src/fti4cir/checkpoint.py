@@ -15,8 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -26,36 +25,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 
+from . import names
 from .backbones.base import DualEncoder
 from .errors import ModelError
 from .inversion.network import FineGrainedInversion, InversionConfig
 from .model import Model, require_one_encoder
+from .names import CLIP_REPOSITORY, CLIP_REVISION, FORMAT, RELEASE_REPOSITORY
 from .released import read_released
 
-FORMAT = "fti4cir"
 VERSION = 1
-
-CLIP_REPOSITORY = "openai/clip-vit-large-patch14"
-CLIP_REVISION = "32bd64288804d66eefd0ccbe215aa642df71cc41"
-RELEASE_REPOSITORY = "iLearn-Lab/SIGIR24-FTI4CIR"
-# Not a commit: the hub takes only full hashes, and when this was written the repository's could not be
-# looked up (its main branch was then at 4e3f9ca). So the first download decides: the converted copy names
-# the commit it came from, and is used from then on without asking the hub again.
-RELEASE_REVISION = "main"
-
-# What a CLIP consists of. Weights only as safetensors: pickled ones (pytorch_model.bin) are never read.
-_CLIP_FILES = [
-    "config.json",
-    "preprocessor_config.json",
-    "model*.safetensors",
-    "model.safetensors.index.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.json",
-    "merges.txt",
-]
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -80,7 +58,7 @@ def load(
     _require_precision(dtype)
     if name == "vit-l-14":
         return _load_released(where, dtype)
-    folder = _saved_folder(name)
+    folder = names.saved_folder(name)
     if folder is not None:
         return _load_saved(folder, name, where, dtype)
     return Model(_load_encoder(name, where, dtype), None, name)
@@ -97,9 +75,10 @@ def load_all(
     """
     models: list[Model] = []
     for name in map(str, names_or_dirs):
-        folder = _saved_folder(name) if models else None
-        config = _read_json(folder / "config.json") if folder else {}
-        if folder and _weights_part(str(config.get("fingerprint"))) == _weights_part(models[0].encoder.fingerprint):
+        folder = names.saved_folder(name) if models else None
+        config = names.read_json(folder / "config.json") if folder else {}
+        fingerprint = names.weights_part(str(config.get("fingerprint")))
+        if folder and fingerprint == names.weights_part(models[0].encoder.fingerprint):
             models.append(_with_encoder(folder, config, name, models[0].encoder))
         else:
             models.append(load(name, device, dtype))
@@ -119,8 +98,8 @@ def load_encoder(
     if name == "vit-l-14":
         return _load_released_encoder(dtype).to(where)
     folder = Path(name).expanduser()
-    if name != "mini" and _is_saved(folder):
-        return _load_saved_encoder(folder, _read_json(folder / "config.json"), where, dtype)
+    if name != "mini" and names.is_saved(folder):
+        return _load_saved_encoder(folder, names.read_json(folder / "config.json"), where, dtype)
     return _load_encoder(name, where, dtype)
 
 
@@ -182,7 +161,7 @@ def save(
 
 def require_free(folder: Path) -> None:
     """Refuse a folder that `save` must not write to: ModelError if it holds a model of another kind."""
-    if (folder / "config.json").exists() and not _is_saved(folder):
+    if (folder / "config.json").exists() and not names.is_saved(folder):
         raise ModelError(
             f"{folder} holds a model of another kind, which saving would overwrite; choose another folder."
         )
@@ -222,21 +201,8 @@ def _convert(checkpoint: Path, encoder: DualEncoder, output: Path, source: str) 
 # -- saved models ---------------------------------------------------------------------------------------------
 
 
-def _is_saved(folder: Path) -> bool:
-    """Whether a folder holds a model that `save` wrote, rather than a CLIP; ModelError if it holds neither."""
-    return folder.is_dir() and _read_json(folder / "config.json").get("format") == FORMAT
-
-
-def _saved_folder(name: str) -> Path | None:
-    """The folder of a model that `save` wrote; None if the name is of something else."""
-    if name == "mini":
-        return _bundled("mini")
-    folder = Path(name).expanduser()
-    return folder if name != "vit-l-14" and _is_saved(folder) else None
-
-
 def _load_saved(folder: Path, name: str, device: torch.device, dtype: Precision) -> Model:
-    config = _read_json(folder / "config.json")
+    config = names.read_json(folder / "config.json")
     return _with_encoder(folder, config, name, _load_saved_encoder(folder, config, device, dtype))
 
 
@@ -261,7 +227,7 @@ def _load_inversion(folder: Path, config: Mapping[str, Any], encoder: DualEncode
             f"{folder} is in version {version} of the format of saved models, but this fti4cir reads version "
             f"{VERSION}; another version of fti4cir wrote it."
         )
-    if _weights_part(str(config.get("fingerprint"))) != _weights_part(encoder.fingerprint):
+    if names.weights_part(str(config.get("fingerprint"))) != names.weights_part(encoder.fingerprint):
         raise ModelError(
             f"The inversion weights in {folder} were trained with another encoder than {encoder.name} as it is now "
             f"(fingerprint {config.get('fingerprint')}, not {encoder.fingerprint}); train them again with "
@@ -302,44 +268,30 @@ def _backbone_reference(name: str, folder: Path) -> str:
     return path.relative_to(inside).as_posix() if path.is_relative_to(inside) else path.as_posix()
 
 
-def _weights_part(fingerprint: str) -> str:
-    """A fingerprint without the precision that its encoder was loaded in: weights fit each in any precision."""
-    return fingerprint.partition("-")[0]
-
-
-def _bundled(name: str) -> Path:
-    return Path(__file__).parent / "weights" / name / "inversion"
-
-
 # -- the preset -----------------------------------------------------------------------------------------------
 
 
 def _load_released(device: torch.device, dtype: Precision) -> Model:
     """CLIP ViT-L/14 and the authors' release, converted on first use and kept in the hub's cache of assets."""
-    from huggingface_hub import cached_assets_path
-
     encoder = _load_released_encoder(dtype)
-    folder = cached_assets_path("fti4cir", "vit-l-14", RELEASE_REVISION)
+    folder = names.released_folder()
     if not (folder / "config.json").exists():
-        snapshot = _from_hub(
-            RELEASE_REPOSITORY, RELEASE_REVISION, ["*.pth", "*.pt"], lambda cached: bool(_checkpoints(cached))
-        )
-        checkpoints = _checkpoints(snapshot)
+        snapshot = names.fetch_release()
+        checkpoints = names.checkpoints(snapshot)
         if len(checkpoints) != 1:
-            names = ", ".join(path.name for path in checkpoints)
+            found = ", ".join(path.name for path in checkpoints)
             raise ModelError(
-                f"One checkpoint was expected in {RELEASE_REPOSITORY}, but found were: {names}; choose one and convert "
+                f"One checkpoint was expected in {RELEASE_REPOSITORY}, but found were: {found}; choose one and convert "
                 f"it with `fti4cir convert {snapshot}/FILE --backbone {CLIP_REPOSITORY} --output DIR`."
             )
         _convert(checkpoints[0], encoder, folder, f"{RELEASE_REPOSITORY}@{snapshot.name}: {checkpoints[0].name}")
-    inversion = _load_inversion(folder, _read_json(folder / "config.json"), encoder)
+    inversion = _load_inversion(folder, names.read_json(folder / "config.json"), encoder)
     return Model(encoder.to(device), inversion, "vit-l-14")
 
 
 def _load_released_encoder(dtype: Precision) -> DualEncoder:
     """CLIP ViT-L/14, on the CPU."""
-    clip = _from_hub(CLIP_REPOSITORY, CLIP_REVISION, _CLIP_FILES, _is_whole_clip)
-    return _load_clip(clip, CLIP_REPOSITORY, dtype)
+    return _load_clip(names.fetch_clip(CLIP_REPOSITORY, CLIP_REVISION), CLIP_REPOSITORY, dtype)
 
 
 def _require_precision(dtype: str) -> None:
@@ -368,35 +320,26 @@ def _load_encoder(name: str, device: torch.device, dtype: Precision) -> DualEnco
         from .backbones.mini import load_mini
 
         return load_mini(device)
+    names.check(name)
     folder = Path(name).expanduser()
-    if folder.is_file():
-        raise ModelError(
-            f"{name} is a file, not a model's folder; a checkpoint of the authors' release is made into one with "
-            f"`fti4cir convert {name} --backbone NAME_OR_DIR --output DIR`."
-        )
     if not folder.is_dir():
-        if not _HUB_NAME.fullmatch(name):
-            raise ModelError(
-                f"There is no model {name!r}: it is no folder, none of the ready-made models (mini, vit-l-14), and no "
-                "name on the Hugging Face hub, such as openai/clip-vit-base-patch32."
-            )
-        folder = _from_hub(name, None, _CLIP_FILES, _is_whole_clip)
+        folder = names.fetch_clip(name)
     return _load_clip(folder, name, dtype).to(device)
 
 
 def _load_clip(folder: Path, name: str, dtype: Precision) -> DualEncoder:
     """A CLIP from a folder as transformers saves it, on the CPU."""
-    kind = _read_json(folder / "config.json").get("model_type")
+    kind = names.read_json(folder / "config.json").get("model_type")
     if kind != "clip":
         raise ModelError(f"{name} is not a CLIP that transformers reads: its config.json says {kind!r}, not 'clip'.")
     if not any(folder.glob("model*.safetensors")):
         raise ModelError(f"{name} has no weights as safetensors; others, such as pytorch_model.bin, are not read.")
-    processor = _read_json(folder / "preprocessor_config.json")
+    processor = names.read_json(folder / "preprocessor_config.json")
     if not all(
         isinstance(processor.get(key), list) and len(processor[key]) == 3 for key in ("image_mean", "image_std")
     ):
         raise ModelError(f"The preprocessor_config.json of {name} lacks image_mean and image_std.")
-    if not (folder / "tokenizer.json").exists() and not _has_vocabulary(folder):
+    if not (folder / "tokenizer.json").exists() and not names.has_vocabulary(folder):
         raise ModelError(f"{name} has no tokeniser (tokenizer.json, or vocab.json and merges.txt).")
     # Imported here, for transformers takes seconds and `mini` can do without it.
     from transformers import CLIPModel, CLIPTokenizer
@@ -438,71 +381,3 @@ def quiet_transformers() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bar:
             logging.enable_progress_bar()
-
-
-# -- files ----------------------------------------------------------------------------------------------------
-
-
-def _from_hub(repository: str, revision: str | None, patterns: list[str], whole: Callable[[Path], bool]) -> Path:
-    """The folder of a repository's snapshot in the hub's cache, downloaded if it is not there whole.
-
-    What was downloaded once is used without asking the hub again.
-    """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    def snapshot(local: bool) -> Path:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns, local_files_only=local))
-
-    with contextlib.suppress(LocalEntryNotFoundError):
-        cached = snapshot(local=True)
-        if whole(cached):
-            return cached
-    try:
-        downloaded = snapshot(local=False)
-    except Exception as error:
-        # The client raises its HTTP library's errors as they are, and that library differs between its versions.
-        raise _unavailable(repository, revision, " ".join(str(error).split()) or type(error).__name__) from error
-    if not whole(downloaded):  # offline, the client gives an incomplete snapshot for a whole one
-        raise _unavailable(repository, revision, "what is in the cache is not complete")
-    return downloaded
-
-
-def _unavailable(repository: str, revision: str | None, reason: str) -> ModelError:
-    return ModelError(
-        f"{repository}{f' at revision {revision}' if revision else ''} would have to be downloaded from the Hugging "
-        f"Face hub, which cannot be reached or does not have all of it ({reason}); go online, or set HF_HOME to a copy "
-        "of the cache of a machine that has it, or give the folder of a copy, or use the bundled model, mini."
-    )
-
-
-def _is_whole_clip(folder: Path) -> bool:
-    """Whether there is a config, preprocessing, weights as safetensors and a tokeniser."""
-    return (
-        (folder / "config.json").exists()
-        and (folder / "preprocessor_config.json").exists()
-        and any(folder.glob("model*.safetensors"))
-        and ((folder / "tokenizer.json").exists() or _has_vocabulary(folder))
-    )
-
-
-def _has_vocabulary(folder: Path) -> bool:
-    return (folder / "vocab.json").exists() and (folder / "merges.txt").exists()
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    """The PyTorch files in a folder: the release does not document its file's name, so it is found by its kind."""
-    return sorted(path for path in folder.rglob("*") if path.suffix in {".pth", ".pt"})
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; ModelError if there is none."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read ({error.strerror}); the folder is not a model's.") from error
-    except ValueError as error:
-        raise ModelError(f"{path} is not JSON ({error}); copy or make the model again.") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path} does not hold a JSON object; copy or make the model again.")
-    return value

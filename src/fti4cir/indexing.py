@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from .errors import InputError, PictureError
 from .pictures import content_digest, decode_picture, find_pictures, read_file
-from .store import FileState, Row, Store, StoreInfo, default_location, is_uri
+from .store import FileState, Row, Store, StoreInfo, is_uri, location_for
 
 if TYPE_CHECKING:
     from .model import Model
@@ -85,11 +85,11 @@ class IndexReport:
 
 
 def store_for(folder: str | Path, model: Model, location: str | Path | None = None) -> Store:
-    """The store of a folder, at `location` or else in the folder's `.fti4cir`; the first picture makes it.
+    """The store of a folder for a model, at `location` or else in the folder's `.fti4cir`; the first picture makes it.
 
-    Raises StoreError if it cannot be opened, or belongs to another model.
+    Raises StoreError if it cannot be opened, or the one at `location` belongs to another model.
     """
-    location = location or default_location(folder)
+    location = location or location_for(folder, model.name, model.fingerprint)
     if Store.exists(location):
         store = Store.open(location)
         store.check_model(model.name, model.fingerprint)

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
-from torch.nn import functional as F
 
 from .errors import InputError
+from .escaping import is_utf8
 from .pictures import Source, check_pictures, content_digest, decode_picture, open_picture, read_file
 from .store import Store
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from .model import Model
 
 WITHOUT_SHARE = 0.5
@@ -36,6 +37,20 @@ class Result(NamedTuple):
     """Absolute: the indexed folder's path joined with the picture's path in it."""
     score: float
     """Cosine of the query's feature with the picture's, -1 to 1."""
+
+
+def check_query(images: Sequence[Source], text: str | None, without: str | None = None, k: int = 1) -> None:
+    """Refuse a query that says nothing, as `Searcher.search` does, before a model is loaded for it; InputError."""
+    check_pictures(images)
+    for name, words in (("text", text), ("text of what to leave out", without)):
+        if words is not None and not words.strip():
+            raise InputError(f"The {name} is empty.")
+        if words is not None and not is_utf8(words):
+            raise InputError(f"The {name} is not valid UTF-8: '{words}'.")
+    if not images and text is None:
+        raise InputError("There is nothing to search for; give a picture, a text, or both.")
+    if k < 1:
+        raise InputError(f"The number of results must be at least 1, not {k}.")
 
 
 class Searcher:
@@ -68,15 +83,7 @@ class Searcher:
         Raises InputError for a query that says nothing, PictureError for a picture that cannot be read,
         StoreError for a condition that cannot be understood.
         """
-        check_pictures(images)
-        for name, words in (("text", text), ("text of what to leave out", without)):
-            if words is not None and not words.strip():
-                raise InputError(f"The {name} is empty.")
-        if not images and text is None:
-            raise InputError("There is nothing to search for; give a picture, a text, or both.")
-        if k < 1:
-            raise InputError(f"The number of results must be at least 1, not {k}.")
-
+        check_query(images, text, without, k)
         pictures: list[Image.Image] = []
         paths: list[str] = []
         digests: list[str] = []
@@ -105,11 +112,10 @@ class Searcher:
             features = self.model.encode_images(pictures)  # (N, D)
         else:
             features = self.model.compose(pictures, [text] * len(pictures))  # (N, D)
-        query = _unit(_unit(features).mean(dim=0))  # (D,)
+        query = _unit(_unit(_rows(features)).mean(axis=0))  # (D,)
         if without is not None:
-            query = _unit(query - WITHOUT_SHARE * _unit(self.model.encode_texts([without])[0]))
-        result: NDArray[np.float32] = query.numpy()
-        return result
+            query = _unit(query - WITHOUT_SHARE * _unit(_rows(self.model.encode_texts([without]))[0]))
+        return query
 
     def _stored_paths(self, path: Path) -> list[str]:
         """Under which paths the store may know a file: as it is named, and with links resolved."""
@@ -118,5 +124,13 @@ class Searcher:
         return [name.relative_to(root).as_posix() for name in names if name.is_relative_to(root)]
 
 
-def _unit(features: Tensor) -> Tensor:
-    return F.normalize(features.detach().float().cpu(), dim=-1)
+def _rows(features: Tensor) -> NDArray[np.float32]:
+    rows: NDArray[np.float32] = features.detach().float().cpu().numpy()
+    return rows
+
+
+def _unit(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scaled to unit length along the last axis; what has no length stays as it is."""
+    lengths = np.linalg.norm(features, axis=-1, keepdims=True)
+    scaled: NDArray[np.float32] = features / np.maximum(lengths, 1e-12)
+    return scaled

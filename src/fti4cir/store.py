@@ -108,8 +108,90 @@ class Hit(NamedTuple):
 
 
 def default_location(folder: str | Path) -> Path:
-    """Where the store of a folder lies unless somebody says otherwise: within it, hidden."""
+    """Where the first store of a folder lies unless somebody says otherwise: within it, hidden."""
     return Path(folder) / ".fti4cir"
+
+
+def folder_stores(folder: str | Path) -> list[Store]:
+    """The stores that a folder holds, one a model, in the order in which they were made.
+
+    The first lies in `.fti4cir` itself, others in folders within it, whose names begin with their number.
+    StoreError if one cannot be opened.
+    """
+    top = default_location(folder)
+    numbered = sorted((number, place) for place in _listed(top) if (number := _number(place)) is not None)
+    places = [top, *(place for _, place in numbered)]
+    return [Store.open(place) for place in places if Store.exists(place)]
+
+
+def location_for(folder: str | Path, model: str, fingerprint: str) -> Path:
+    """Where the store of a folder for a model is, or where it should be made if there is none.
+
+    Raises StoreError if a store in the folder cannot be opened.
+    """
+    stores = folder_stores(folder)
+    for store in stores:
+        if store.info.fingerprint == fingerprint:
+            return Path(store.location)
+    top = default_location(folder)
+    if not Store.exists(top):
+        return top
+    last = max(_number(Path(store.location)) or 1 for store in stores)
+    name = re.sub(r"[^a-z0-9]+", "-", Path(model).name.lower()).strip("-") or "model"
+    return top / f"{last + 1}-{name[:40]}"
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:  # there is none, or it is no folder: `Store.exists` decides what that means
+        return []
+
+
+def _number(place: Path) -> int | None:
+    """The number with which the name of a store's folder begins; None if it has none."""
+    found = re.match(r"(\d{1,9})-", place.name)
+    return int(found[1]) if found else None
+
+
+def check_condition(where: str) -> None:
+    """Refuse a condition that no store could use, before any is opened; StoreError says why."""
+    with _explained(f"Cannot use the condition {where!r}"):
+        _require_alone(where)
+        # Also in brackets: Lance passes over what follows a condition, such as an ORDER BY.
+        empty = lancedb.connect("memory://").create_table(_TABLE, schema=pa.schema(_fields(1)))
+        empty.search().where(f"({where})").select(["path"]).limit(1).to_arrow()
+
+
+# Strings and quoted names of SQL, in which all else is text.
+_QUOTED = re.compile(r"""'[^']*'|"[^"]*"|`[^`]*`""")
+
+
+def _require_alone(where: str) -> None:
+    """ValueError unless the brackets of a condition match; what else it may say, Lance knows."""
+    bare = _QUOTED.sub("", where)
+    depth = 0
+    for character in bare:
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if depth < 0:
+            break
+    if depth:
+        raise ValueError("its brackets do not match")
+    if ";" in bare or "--" in bare or "/*" in bare:
+        raise ValueError("it must be one condition, without a semicolon or a comment")
+
+
+def _fields(width: int) -> list[pa.Field]:
+    """The columns of a table whose vectors have so many numbers."""
+    return [
+        pa.field("path", pa.string(), nullable=False, metadata={_KEY_MARK: b"true"}),
+        pa.field("mtime_ns", pa.int64(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("digest", pa.string(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("vector", pa.list_(pa.float32(), width), nullable=False),
+    ]
 
 
 class Store:
@@ -191,7 +273,7 @@ class Store:
             )
         raise StoreError(
             f"The store '{self.location}' was made with the model '{self.info.model}', not '{name}'; "
-            f"use --model {self.info.model}, or index again into another place with --store."
+            "use that model, or index the folder again into another place (`fti4cir index FOLDER --store PLACE`)."
         )
 
     def check_root(self, root: Path) -> None:
@@ -328,17 +410,12 @@ class Store:
         Raises StoreError if the condition cannot be understood.
         """
         table = self._opened()
+        if where is not None:
+            check_condition(where)
         if table is None:
             return []
-        conditions = []
-        if where is not None:
-            self._check_condition(where)
-            conditions.append(f"({where})")
-        if without_paths:
-            conditions.append(f"path NOT IN {_sql_list(without_paths)}")
-        if without_digests:
-            conditions.append(f"digest NOT IN {_sql_list(without_digests)}")
-        with self._reading():
+        # A condition may fail on a value, such as a division by zero, and then the store is not at fault.
+        with self._reading() if where is None else _explained(f"Cannot use the condition {where!r}"):
             rows = int(table.count_rows())
             query = (
                 table.search(vector, vector_column_name="vector")
@@ -349,14 +426,10 @@ class Store:
                 .maximum_nprobes(0)
                 .select(["path", "digest", "_distance"])
             )
-            if conditions:
-                query = query.where(" AND ".join(conditions), prefilter=True)
-            return _best(query, k, rows) if rows else []
-
-    def _check_condition(self, where: str) -> None:
-        # On its own, so that the error speaks of what the user wrote and not of what is added to it.
-        with _explained(f"Cannot use the condition {where!r}"):
-            self._table.search().where(f"({where})").select(["path"]).limit(1).to_arrow()
+            if where is not None:
+                query = query.where(where, prefilter=True)
+            # Excluded pictures are taken out here and not by the condition, which whatever a user writes cannot change.
+            return _best(query, k, rows, set(without_paths), set(without_digests)) if rows else []
 
     def _opened(self) -> Any | None:
         """The table; None as long as nobody has made it."""
@@ -447,15 +520,6 @@ def _is_whole(database: Any) -> bool:
 
 def _schema(location: str | Path, info: StoreInfo) -> pa.Schema:
     """The table's columns and, as metadata, what it holds."""
-    columns = [
-        pa.field("path", pa.string(), nullable=False, metadata={_KEY_MARK: b"true"}),
-        pa.field("mtime_ns", pa.int64(), nullable=False),
-        pa.field("size", pa.int64(), nullable=False),
-        pa.field("digest", pa.string(), nullable=False),
-        pa.field("width", pa.int32(), nullable=False),
-        pa.field("height", pa.int32(), nullable=False),
-        pa.field("vector", pa.list_(pa.float32(), info.width), nullable=False),
-    ]
     about = {
         "format": _FORMAT,
         "root": _portable_root(location, info.root),
@@ -463,7 +527,7 @@ def _schema(location: str | Path, info: StoreInfo) -> pa.Schema:
         "fingerprint": info.fingerprint,
         "width": info.width,
     }
-    return pa.schema(columns, metadata={_METADATA_KEY: json.dumps(about).encode()})
+    return pa.schema(_fields(info.width), metadata={_METADATA_KEY: json.dumps(about).encode()})
 
 
 def _portable_root(location: str | Path, root: Path) -> str:
@@ -487,9 +551,9 @@ def _sql_list(texts: Iterable[str]) -> str:
     return "(" + ", ".join(map(_sql_text, texts)) + ")"
 
 
-def _best(query: Any, k: int, rows: int) -> list[Hit]:
-    """The k best of a query's hits, each path once, with all ties at the end considered."""
-    limit = k
+def _best(query: Any, k: int, rows: int, without_paths: set[str], without_digests: set[str]) -> list[Hit]:
+    """The k best of a query's hits but the excluded ones, each path once, with all ties at the end considered."""
+    limit = k + len(without_paths) + len(without_digests)
     while True:
         # One more than asked for, to see whether the last one is tied with the next.
         limit = min(limit + 1, rows)
@@ -498,7 +562,8 @@ def _best(query: Any, k: int, rows: int) -> list[Hit]:
         scores: dict[str, float] = {}
         hits: dict[str, Hit] = {}
         for path, digest, distance in sorted(zip(*found, strict=True), key=lambda one: one[2]):
-            hits.setdefault(path, Hit(path, scores.setdefault(digest, 1.0 - distance)))
+            if path not in without_paths and digest not in without_digests:
+                hits.setdefault(path, Hit(path, scores.setdefault(digest, 1.0 - distance)))
         best = sorted(hits.values(), key=lambda hit: (-hit.score, hit.path))
         all_seen = len(table) < limit or limit >= rows
         if all_seen or (len(best) > k and 1.0 - max(found[2]) < best[k - 1].score - _TIE):
@@ -575,7 +640,9 @@ def _explained(what: str) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
+        # Lance puts a condition into a statement of its own, which the user has not written.
+        reason = re.sub(r"Error parsing statement: .*\(sql parser error: (.*)\)$", r"\1", str(error), flags=re.DOTALL)
+        reason = re.sub(r" at Line: \d+, Column: \d+", "", reason).partition("\n")[0]
         # Lance adds the place in its own source, which tells a user nothing.
         reason = re.sub(r",? ?\S+\.rs:\d+(:\d+)?", "", reason).removeprefix("Invalid input, ")
         raise StoreError(f"{what}: {reason.rstrip('.')}.") from error

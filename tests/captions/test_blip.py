@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file
 
+from fti4cir import hub
 from fti4cir.captions import blip
 from fti4cir.captions.blip import BlipCaptioner
 from fti4cir.captions.split import cut_last_word
@@ -189,11 +191,14 @@ def test_the_base_captioner_is_pinned_and_its_weights_come_in_one_kind(
     asked: list[tuple[str, str | None, list[str]]] = []
     folder = blip_folder
 
-    def snapshot(name: str, revision: str | None, allow_patterns: list[str]) -> str:
+    def snapshot(name: str, revision: str | None, allow_patterns: list[str], local_files_only: bool) -> str:
+        if local_files_only:
+            raise LocalEntryNotFoundError("nothing yet")
         asked.append((name, revision, allow_patterns))
         return str(folder)
 
-    monkeypatch.setattr(blip, "snapshot_download", snapshot)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    monkeypatch.setattr(hub, "_require_answer", lambda *_: None)
     assert blip.load("some/blip", device="cpu").name == "some/blip"
     ((name, revision, patterns),) = asked
     assert (name, revision) == ("some/blip", None)
@@ -204,20 +209,25 @@ def test_the_base_captioner_is_pinned_and_its_weights_come_in_one_kind(
     folder = copy
     asked.clear()
     blip.load(device="cpu")
-    assert [len(revision or "") for _, revision, _ in asked] == [40, 40]
-    assert not any("safetensors" in pattern for pattern in asked[1][2])
+    assert [len(revision or "") for _, revision, _ in asked] == [40]  # found as soon as there are weights
 
     (copy / "pytorch_model.bin").unlink()
-    with pytest.raises(ModelError, match="no weights"):
+    asked.clear()
+    with pytest.raises(ModelError, match="does not hold all the files"):
         blip.load(device="cpu")
+    first, second = (patterns for _, _, patterns in asked)
+    assert not any("bin" in pattern for pattern in first)
+    assert not any("safetensors" in pattern for pattern in second)
 
 
-def test_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def offline(*_: object, **__: object) -> str:
         raise ConnectionError("Name or service\n not known")
 
-    monkeypatch.setattr(blip, "snapshot_download", offline)
-    with pytest.raises(ModelError, match=r"Name or service not known.*HF_HOME"):
+    monkeypatch.setattr(hub, "_require_answer", offline)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with pytest.raises(ModelError, match=r"cannot be reached; go online.*HF_HOME"):
         blip.load()
 
 

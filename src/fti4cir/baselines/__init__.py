@@ -111,5 +111,12 @@ def learner(name: str) -> Learner:
     return LEARNED[name]
 
 
+def check_methods(names: Sequence[str]) -> None:
+    """InputError unless all the methods are known: before a model is loaded for them."""
+    for name in names:
+        if name not in METHODS:
+            raise _unknown(name)
+
+
 def _unknown(name: str) -> InputError:
     return InputError(f"There is no method {name!r}; available are: {', '.join(METHODS)}.")

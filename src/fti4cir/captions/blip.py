@@ -9,18 +9,17 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from huggingface_hub import snapshot_download
 from PIL import Image
 from torch import Tensor
 from transformers import BertTokenizer, BlipForConditionalGeneration
 
 from ..errors import InputError, ModelError
+from ..names import CAPTIONER, CAPTIONER_FILES, CAPTIONER_WEIGHTS, fetch_captioner
 from ..preprocess import square
 from .split import cut_last_word
 
-BASE = "Salesforce/blip-image-captioning-base"
+BASE = CAPTIONER
 """The base captioner on the hub. transformers' script made it of the release's file, `model_base_capfilt_large.pth`."""
-_BASE_REVISION = "82a37760796d32b1411fe092ab5d4e227313294b"
 
 PROMPT = "a picture of"
 """How each caption begins before it is cut off, as in BLIP's own code."""
@@ -32,10 +31,6 @@ Preprocessing = Literal["target-pad", "squeeze"]
 """How a picture becomes a square. `target-pad`: as in FTI4CIR's release, padded, then the centre cut out. `squeeze`: as
 in BLIP's own code, all of it, with its sides pressed to one length."""
 PREPROCESSINGS: tuple[Preprocessing, ...] = get_args(Preprocessing)
-
-_FILES = ["config.json", "*processor_config.json", "tokenizer*.json", "special_tokens_map.json", "vocab.txt"]
-# The base captioner has only the second kind. It is a pickle, but the unpickler reads nothing but tensors.
-_WEIGHTS = ["model*.safetensors*", "pytorch_model*.bin*"]
 
 
 class BlipCaptioner:
@@ -105,11 +100,7 @@ def load(
         raise InputError(f"There is no preprocessing {preprocessing!r}; there are {', '.join(PREPROCESSINGS)}.")
     name, folder = str(name_or_dir), Path(name_or_dir).expanduser()
     if not folder.is_dir():
-        if folder.exists() or name.count("/") != 1:
-            raise ModelError(
-                f"There is no captioner {name!r}: it is no folder, and no name on the Hugging Face hub, such as {BASE}."
-            )
-        folder = _download(name)
+        folder = fetch_captioner(name)
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = torch.float16 if where.type == "cuda" else torch.float32
     kind = _kind(folder)
@@ -154,28 +145,6 @@ def _kind(folder: Path) -> object:
         raise ModelError(f"{folder} holds no captioner: its config.json is missing or damaged ({error}).") from error
 
 
-def _download(name: str) -> Path:
-    """The folder of a repository's snapshot in the hub's cache, with one kind of weights."""
-    revision = _BASE_REVISION if name == BASE else None
-    try:
-        for weights in _WEIGHTS:
-            folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*_FILES, weights]))
-            if any(folder.glob(weights)):
-                return folder
-    except Exception as error:
-        # The client raises its HTTP library's errors as they are, and that library differs between its versions.
-        raise _unavailable(name, " ".join(str(error).split()) or type(error).__name__) from error
-    raise _unavailable(name, "it holds no weights")
-
-
-def _unavailable(name: str, reason: str) -> ModelError:
-    return ModelError(
-        f"The captioner {name} would have to be downloaded from the Hugging Face hub, which cannot be reached or does "
-        f"not have it ({reason}); go online, or set HF_HOME to a copy of the cache of a machine that has it, or give "
-        "the folder of a copy with --model."
-    )
-
-
 def _read_processor(folder: Path) -> dict[str, Any]:
     """The settings of the preprocessing; transformers 5 saves them as a part of the whole processor's."""
     own, whole = folder / "preprocessor_config.json", folder / "processor_config.json"
@@ -187,7 +156,7 @@ def _read_processor(folder: Path) -> dict[str, Any]:
 def _fingerprint(folder: Path, dtype: torch.dtype, preprocessing: Preprocessing) -> str:
     """Hash of all that decides the captions: the recipe, the precision, and each of the captioner's files."""
     digest = hashlib.sha256(json.dumps([PROMPT, BEAMS, SHORTEST, LONGEST, str(dtype), preprocessing]).encode())
-    for path in sorted({path for pattern in [*_FILES, *_WEIGHTS] for path in folder.glob(pattern)}):
+    for path in sorted({path for pattern in [*CAPTIONER_FILES, *CAPTIONER_WEIGHTS] for path in folder.glob(pattern)}):
         with open(path, "rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]

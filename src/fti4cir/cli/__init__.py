@@ -1,24 +1,38 @@
 """The command line: a table of commands, each a thin function over the package.
 
-The heavy imports (torch, LanceDB) stand inside the commands, so that `--help` and a mistyped option answer at
-once. Results go to stdout; progress, notes and errors go to stderr.
+The heavy imports (torch, LanceDB) stand inside the commands, after all that can be found wrong without them, so
+that `--help` and a mistyped option, name or path answer at once. Results go to stdout; progress, notes and errors go
+to stderr.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
+import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 
-from ..errors import CutWarning, FtiError
+from ..errors import FtiError, InputError
+from ..escaping import is_utf8
 from .evaluating import evaluate, verify
 from .searching import demo, explain, index, search
-from .terminal import fail, is_first, note
+from .terminal import fail, is_first, note, open_streams, say
 from .training import caption, convert, train
+
+DEBUG = "FTI4CIR_DEBUG"
+"""The environment variable that asks for the traceback of whatever goes wrong."""
+UNEXPECTED = 70
+"""The exit status after an error that is a fault of fti4cir (as in BSD's sysexits.h)."""
+INTERRUPTED = 130
+"""After Ctrl-C, as shells have it: 128 and the number of the signal."""
+READER_GONE = 141
+"""Where nobody reads the output any more, as in `fti4cir ... | head -1`: likewise, of SIGPIPE."""
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "index": index,
@@ -37,7 +51,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        print(f"fti4cir {version('fti4cir')}")
+        say(f"fti4cir {version('fti4cir')}")
         raise typer.Exit()
 
 
@@ -49,68 +63,114 @@ def _top(
     """Composed image retrieval: find me this picture, but ..."""
 
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+def _checked(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, which refuses a text that is no text; paths may hold any bytes."""
+
+    @functools.wraps(command)
+    def checked(**given: Any) -> None:
+        for name, value in given.items():
+            for text in value if isinstance(value, list) else [value]:
+                if isinstance(text, str) and not is_utf8(text):
+                    raise InputError(f"The {name.replace('_', '-')} is not valid UTF-8: '{text}'; type it again.")
+        command(**given)
+
+    return checked
+
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 app.callback()(_top)
 for _name, _command in COMMANDS.items():
-    app.command(_name)(_command)
+    app.command(_name)(_checked(_command))
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line, without the program's name; gives the exit status.
 
     0: done; 1: something the user gave, or the machine, is at fault, and one line on stderr says what; 2: the
-    command line itself cannot be understood; 130: interrupted.
+    command line itself cannot be understood; 70: fti4cir is at fault; 130: interrupted; 141: nobody reads the output
+    any more. With FTI4CIR_DEBUG in the environment, errors come with their traceback.
     """
-    # Pillow warns of large pictures and of odd metadata, without a name: nothing a user could act on.
-    warnings.filterwarnings("ignore", module=r"PIL\.")
     # LanceDB's own log warns of conflicts between writers, which are resolved.
     os.environ.setdefault("LANCEDB_LOG", "error")
-    with warnings.catch_warnings():
-        warnings.showwarning = _shown(warnings.showwarning)
-        return _run(arguments)
-
-
-def _shown(otherwise: Callable[..., None]) -> Callable[..., None]:
-    """What shows a warning: one that is meant for users as a line, others as Python does."""
-
-    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-        if issubclass(category, CutWarning):
-            note(f"warning: {message}")
-        else:
-            otherwise(message, category, *where, **more)
-
-    return show
+    open_streams()
+    try:
+        try:
+            status = _run(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        return READER_GONE
+    except OSError as error:  # what is left of the output cannot be written
+        fail(_system_error(error))
+        return 1
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    if status == INTERRUPTED and is_first():
+        again = _goes_on(arguments)
+        fail(f"Interrupted; what is done is kept, and {again} goes on from there." if again else "Interrupted.")
+    return status
 
 
 def _run(arguments: Sequence[str]) -> int:
     try:
-        status = app(list(arguments), prog_name="fti4cir", standalone_mode=False)
+        with _warnings_as_notes():
+            return app(list(arguments), prog_name="fti4cir", standalone_mode=False) or 0
     except typer.TyperException as error:
         # Without any argument, the message is the whole help.
         if arguments:
-            fail(f"{error.format_message()} See fti4cir --help.")
+            fail(f"{' '.join(error.format_message().split())} See fti4cir --help.")
         else:
             print(error.format_message())
         return 2
-    except FtiError as error:
-        fail(str(error))
-        return 1
-    except OSError as error:  # a full disk, a folder that cannot be written to
-        fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
-        return 1
-    if status == _INTERRUPTED and is_first():
-        again = _goes_on(arguments)
-        fail(f"Interrupted; what is done is kept, and {again} goes on from there." if again else "Interrupted.")
-    return status or 0
+    except SystemExit as error:
+        # Typer meets a reader that has gone in its own way.
+        if isinstance(error.__context__, BrokenPipeError):
+            raise error.__context__ from None
+        return error.code if isinstance(error.code, int) else 0
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        if os.environ.get(DEBUG):
+            traceback.print_exc()
+        message, status = _explained(error)
+        fail(message)
+        return status
 
 
-def main() -> None:
-    """The entry point of the `fti4cir` command."""
-    sys.exit(run(sys.argv[1:]))
+def _explained(error: Exception) -> tuple[str, int]:
+    """What to say of an error, and the exit status."""
+    if isinstance(error, FtiError):
+        return str(error), 1
+    if isinstance(error, OSError):  # a full disk, a folder that cannot be written to
+        return _system_error(error), 1
+    if isinstance(error, MemoryError):
+        return "There is not enough memory.", 1
+    what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return f"Unexpected error, a fault of fti4cir ({what}); {DEBUG}=1 shows where it happened.", UNEXPECTED
 
 
-# What Typer gives back after Ctrl-C, and what shells expect: 128 and the number of the signal.
-_INTERRUPTED = 130
+def _system_error(error: OSError) -> str:
+    return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+
+
+@contextmanager
+def _warnings_as_notes() -> Iterator[None]:
+    """Show warnings as notes of one line, without the place in the code, which tells a user nothing."""
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        note(f"warning: {message}")
+
+    with warnings.catch_warnings():
+        # Pillow warns of large pictures and of odd metadata, without a name: nothing a user could act on.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        warnings.showwarning = show
+        yield
+
+
 # Commands that keep what they have done, and what goes on from it.
 _GOES_ON = {
     "index": "the same command",
@@ -124,7 +184,7 @@ _GOES_ON = {
 
 def _goes_on(arguments: Sequence[str]) -> str | None:
     """What goes on from where a command line was interrupted; None if nothing was kept."""
-    command, *given = arguments
+    command, *given = arguments or [""]
     if command == "evaluate" and not any(one.partition("=")[0] == "--cache" for one in given):
         return None
     return _GOES_ON.get(command)

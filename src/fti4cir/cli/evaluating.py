@@ -11,7 +11,7 @@ import typer
 
 from ..errors import InputError
 from .models import DEFAULT_MODEL, ModelsOption, load_models
-from .terminal import JsonOption, note, print_json, progress_bar
+from .terminal import JsonOption, note, print_json, progress_bar, require_file, require_pictures, say
 
 if TYPE_CHECKING:
     from ..averaging import Average
@@ -190,6 +190,8 @@ def evaluate(
             )
     if captions is not None and "caption" not in names:
         raise InputError("--captions is for the method caption only; give --method caption, or leave it out.")
+    if captions is not None:
+        require_file(captions, "--captions")
     if image_weight is not None and "sum" not in names:
         raise InputError("--image-weight is for the method sum only; give --method sum, or leave it out.")
     if seed is not None and limit is None:
@@ -311,6 +313,8 @@ def _evaluate_descriptions(
     as_json: bool,
 ) -> None:
     """Rank captions for pictures."""
+    require_pictures(root)
+    require_file(table, "--table")
     from ..description import load
 
     descriptions = load(root, table, limit=limit, seed=seed, allow_missing=allow_missing)
@@ -350,10 +354,12 @@ def _evaluate_file(benchmark: str, root: Path, split: str, file: Path, as_json: 
     else:
         _print_evaluations([evaluation], queries.compared_by)
         if evaluation.per_query and evaluation.values:
-            print(f"\n{queries.compared_by} of the queries with:")
+            say()
+            say(f"{queries.compared_by} of the queries with:")
             for value, row in evaluation.by_value().items():
-                print(f"  {value:32}{row[queries.compared_by]:.3f}  ({row['queries']})")
-        print(f"\nvalid: {evaluation.queries} queries with {predictions.form.count} predictions each")
+                say(f"  {value:32}{row[queries.compared_by]:.3f}  ({row['queries']})")
+        say()
+        say(f"valid: {evaluation.queries} queries with {predictions.form.count} predictions each")
 
 
 def verify(
@@ -394,8 +400,9 @@ def _listed(names: str) -> list[str]:
 
 def _assigned(names: Sequence[str], models: Sequence[str]) -> list[tuple[str, Model]]:
     """The methods, each with the loaded model that it stands on."""
-    from ..baselines import assign
+    from ..baselines import assign, check_methods
 
+    check_methods(names)
     loaded = load_models(models)
     pairs = assign(names, loaded)
     for model in loaded:
@@ -420,51 +427,53 @@ def _print_evaluations(evaluations: Sequence[Evaluation | Average], compared_by:
     from ..evaluation import labels
 
     first = evaluations[0]
-    print(f"{first.benchmark}, {first.split}: {first.protocol}")
+    say(f"{first.benchmark}, {first.split}: {first.protocol}")
     models = list(dict.fromkeys(one.model for one in evaluations if one.model))
     by = f", {'models' if len(models) > 1 else 'model'} {', '.join(models)}" if models else ""
     searched = "captions" if first.benchmark == "descriptions" else "pictures"
-    print(f"{first.queries} queries over {first.gallery} {searched}{by}")
+    say(f"{first.queries} queries over {first.gallery} {searched}{by}")
     if first.missing:
-        print(f"{first.missing} pictures are missing: these figures are not comparable with others")
+        say(f"{first.missing} pictures are missing: these figures are not comparable with others")
     metrics = [evaluation.metrics() for evaluation in evaluations]
     if not metrics[0]:
-        print("the answers are hidden: the benchmark's server scores these predictions")
+        say("the answers are hidden: the benchmark's server scores these predictions")
         return
-    print()
+    say()
     shown = first.shown
     width = max([8, *(len(name) + 2 for name in shown)])
     names = labels(evaluations)
     columns = [max(24, len(name) + 2) for name in names]
-    print("".join([" " * width, *map(str.ljust, names, columns)]).rstrip())
+    say("".join([" " * width, *map(str.ljust, names, columns)]).rstrip())
     intervals = [evaluation.intervals() for evaluation in evaluations]
     for name in shown:
         figures = [
             f"{means[name]:.3f} [{ends[name][0]:.3f}, {ends[name][1]:.3f}]"
             for means, ends in zip(metrics, intervals, strict=True)
         ]
-        print("".join([f"{name:{width}}", *map(str.ljust, figures, columns)]).rstrip())
+        say("".join([f"{name:{width}}", *map(str.ljust, figures, columns)]).rstrip())
     if left_out := [name for name in metrics[0] if name not in shown]:
         ceilings = ", ".join(f"{first.ceilings[name]:.3f}" for name in left_out)
-        print(
-            f"\nnot shown: {', '.join(left_out)}; queries have so many right answers that a perfect ranking would "
+        say()
+        say(
+            f"not shown: {', '.join(left_out)}; queries have so many right answers that a perfect ranking would "
             f"reach {ceilings} only"
         )
     if len(evaluations) > 1:
-        print(f"\n{compared_by}, paired by query:")
+        say()
+        say(f"{compared_by}, paired by query:")
         for name, one in zip(names[1:], differences(evaluations, [compared_by]), strict=True):
             low, high = one["interval"]
-            print(f"  {name} - {names[0]}: {one['difference']:+.3f} [{low:+.3f}, {high:+.3f}]")
+            say(f"  {name} - {names[0]}: {one['difference']:+.3f} [{low:+.3f}, {high:+.3f}]")
 
 
 def _print_verification(verification: Verification) -> None:
     """What it comes to, and then what is wrong: the first pictures of each kind, one a line."""
-    print(
+    say(
         f"{verification.needed:,} pictures needed: {verification.absent:,} missing, "
         f"{len(verification.unreadable):,} unreadable, {len(verification.suspicious):,} suspicious"
     )
     for part in verification.parts:
-        print(f"{part.benchmark.name}, {verification.split}: {part.meaning}")
+        say(f"{part.benchmark.name}, {verification.split}: {part.meaning}")
     _print_some("missing", verification.missing)
     _print_some("unreadable", [f"{fault.id}: {fault.reason}" for fault in verification.unreadable])
     _print_some("suspicious", [f"{fault.id}: {fault.reason}" for fault in verification.suspicious])
@@ -473,8 +482,8 @@ def _print_verification(verification: Verification) -> None:
 def _print_some(kind: str, found: Sequence[str]) -> None:
     """The first of a list, and how many more there are."""
     if found:
-        print()
+        say()
     for one in found[:_LISTED]:
-        print(f"{kind}: {one}")
+        say(f"{kind}: {one}")
     if len(found) > _LISTED:
-        print(f"... and {len(found) - _LISTED:,} more {kind}; all of them with --json")
+        say(f"... and {len(found) - _LISTED:,} more {kind}; all of them with --json")

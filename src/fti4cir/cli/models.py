@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .. import names as known
 from .terminal import note
 
 if TYPE_CHECKING:
     from ..model import Model
 
-DEFAULT_MODEL = "mini"
-BETTER_MODEL = "vit-l-14"
+DEFAULT_MODEL = known.DEFAULT
+BETTER_MODEL = known.RELEASED
 
 _MODELS = f"{DEFAULT_MODEL}, {BETTER_MODEL}, a CLIP's hub name or folder, or a folder made by train or convert."
 ModelOption = Annotated[str, typer.Option("--model", metavar="NAME_OR_DIR", help=_MODELS)]
@@ -23,7 +24,8 @@ StoreModelOption = Annotated[
     typer.Option(
         "--model",
         metavar="NAME_OR_DIR",
-        help=f"{_MODELS} By default the store's own model, for a new store {DEFAULT_MODEL}.",
+        help=f"{_MODELS} A folder keeps one index a model. By default the model of the index that was made last, for "
+        f"a new one {DEFAULT_MODEL}.",
         show_default=False,
     ),
 ]
@@ -40,37 +42,53 @@ ModelsOption = Annotated[
 
 def load_model(name: str) -> Model:
     """Load a model, and say which."""
+    name = require(name)
     import fti4cir
 
-    return fti4cir.load(announce(name, "model"))
+    loaded = fti4cir.load(name)
+    note(f"model: {name}")
+    return loaded
 
 
 def load_models(names: Sequence[str]) -> list[Model]:
     """Load one or several models, each once, and say which."""
     if len(names) == 1:
         return [load_model(names[0])]
+    required = list(dict.fromkeys(map(require, names)))
     from ..checkpoint import load_all
 
-    located = list(dict.fromkeys(map(_located, names)))
-    for name in located:
-        # No hint at a better one, for it would not stand on the encoder of those that are compared.
+    loaded = load_all(required)
+    for name in required:
         note(f"model: {name}")
-    return load_all(located)
+    return loaded
 
 
-def announce(name: str, option: str) -> str:
-    """Say which model is used and which option asks for a better one; gives its name from wherever one is."""
-    name = _located(name)
-    if name == DEFAULT_MODEL:
-        note(f"{option}: {name} (bundled, small); for better results: --{option} {BETTER_MODEL}")
-    elif name == BETTER_MODEL:
-        note(f"{option}: {name}")
-    else:
-        note(f"{option}: {name}; the best that is ready-made: --{option} {BETTER_MODEL}")
+def require(name: str) -> str:
+    """A model's name as it holds from anywhere, once all is there to load it; ModelError if it cannot be had.
+
+    This takes no time that a model's library would take to be imported; what is missing is downloaded.
+    """
+    name = check(name)
+    known.fetch(name)
     return name
 
 
-def _located(name: str) -> str:
+def check(name: str) -> str:
+    """A model's name as it holds from anywhere; ModelError if none can be called so. Nothing is downloaded."""
+    name = located(name)
+    known.check(name)
+    return name
+
+
+def hint(name: str) -> None:
+    """Say how to get better results than with a model that was only the default."""
+    if name == DEFAULT_MODEL:
+        note(
+            f"{name} is small and comes with the package; for better results, which take longer: --model {BETTER_MODEL}"
+        )
+
+
+def located(name: str) -> str:
     """The name of a model from wherever one is."""
     # A store notes its model's name, and is searched from other folders; a trained model that of its backbone.
     return os.path.abspath(name) if name not in (DEFAULT_MODEL, BETTER_MODEL) and os.path.isdir(name) else name

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import InputError
-from .models import DEFAULT_MODEL, ModelOption, StoreModelOption, load_model
-from .terminal import JsonOption, note, print_json, progress_bar
+from ..errors import InputError, StoreError
+from .models import DEFAULT_MODEL, ModelOption, StoreModelOption, hint, load_model, located
+from .terminal import JsonOption, note, print_json, progress_bar, require_file_place, require_folder_place, say
 
 if TYPE_CHECKING:
     from ..indexing import IndexReport
@@ -40,18 +40,18 @@ def index(
 
     Only new and changed pictures are read. Interrupt it when you like: the next run goes on from there.
     """
-    from ..indexing import store_for
-    from ..store import default_location
-
     _require_folder(folder)
-    location = store or default_location(folder)
-    loaded = load_model(model or _model_of(location))
-    report = _bring_up_to_date(folder, store_for(folder, loaded, location), loaded)
+    name = _model_for(folder, store, model)
+    loaded = load_model(name)
+    from ..indexing import store_for
+
+    report = _bring_up_to_date(folder, store_for(folder, loaded, store), loaded)
     _note_unsupported(report)
     if as_json:
         print_json(report.to_json())
     else:
-        print(_counts(report))
+        say(_counts(report))
+    _hint_once(report, loaded)
 
 
 def search(
@@ -83,21 +83,30 @@ def search(
     as_json: JsonOption = False,
 ) -> None:
     """Search with a picture, words, or both: "this picture, but ..."."""
-    # Before minutes of indexing, not after.
     if not image and text is None:
         raise InputError("There is nothing to search for; give --image, --text, or both.")
+    from ..search import Searcher, check_query
 
-    from ..indexing import store_for
-    from ..search import Searcher
-    from ..store import Store, default_location
+    # Before minutes of indexing, not after.
+    check_query(image or [], text, without, k)
+    for path in image or []:
+        _require_picture(path)
+    from ..store import Store, check_condition
 
+    if where is not None:
+        check_condition(where)
+    report = None
     if Store.exists(source):
         opened = Store.open(source)
-        loaded = load_model(model or opened.info.model)
+        loaded = load_model(_model_for_store(opened, model))
     else:
         folder = Path(source)
         _require_folder(folder)
-        loaded = load_model(model or _model_of(default_location(folder)))
+        loaded = load_model(_model_for(folder, None, model))
+        if image and text is not None:
+            loaded.require_inversion()
+        from ..indexing import store_for
+
         opened = store_for(folder, loaded)
         report = _bring_up_to_date(folder, opened, loaded, patience=PATIENCE)
         if report.added or report.updated or report.removed or report.moved:
@@ -110,6 +119,8 @@ def search(
         print_json({"results": found, "model": loaded.name})
     else:
         _print_results(results)
+    if report is not None:
+        _hint_once(report, loaded)
 
 
 def explain(
@@ -119,16 +130,20 @@ def explain(
     as_json: JsonOption = False,
 ) -> None:
     """Show what the model makes of a picture: its pseudo-words, and where each one looked."""
-    from ..explain import write_html
-
+    _require_picture(image)
+    if output is not None:
+        require_file_place(output, "--output")
     explanation = load_model(model).explain(image)
     if output is not None:
+        from ..explain import write_html
+
         write_html(explanation, output)
         note(f"written: {output}")
     if as_json:
         print_json(explanation.to_json())
     elif output is None:
-        print(explanation)
+        for line in str(explanation).splitlines():
+            say(line)
 
 
 def demo(
@@ -139,20 +154,33 @@ def demo(
 ) -> None:
     """Search real pictures that are on this machine already, as an example."""
     from ..demo import choose_pictures, store_location
-    from ..indexing import store_for
-    from ..search import Searcher
 
     chosen = choose_pictures(folder)
     loaded = load_model(model)
-    store = store_for(chosen.folder, loaded, store_location(chosen.folder, loaded.fingerprint))
-    report = _bring_up_to_date(chosen.folder, store, loaded)
-    print(f"{report.total} pictures of {chosen.folder}")
+    from ..indexing import store_for
+    from ..search import Searcher
+
+    location = store_location(chosen.folder, loaded.fingerprint)
+    try:
+        store = store_for(chosen.folder, loaded, location)
+        report = _bring_up_to_date(chosen.folder, store, loaded)
+    except StoreError as error:
+        reason = error.__cause__ or "another program wrote it"
+        raise StoreError(
+            f"The demo keeps its index in '{location}', which cannot be used ({reason}); delete that folder, or set "
+            "XDG_CACHE_HOME to another place."
+        ) from error
+    say(f"{report.total} pictures of {chosen.folder}")
     searcher = Searcher(loaded, store)
     for example in chosen.examples:
-        print(f"\n{example}")
+        say()
+        say(str(example))
         images = [chosen.folder / example.image] if example.image else []
         _print_results(searcher.search(images, example.text, k=3), below=chosen.folder.resolve())
-    print('\nNow your own pictures:\n  fti4cir search FOLDER --image FILE --text "in red"')
+    say()
+    say("Now your own pictures:")
+    say('  fti4cir search FOLDER --image FILE --text "in red"')
+    _hint_once(report, loaded)
 
 
 def _require_folder(folder: Path) -> None:
@@ -161,11 +189,40 @@ def _require_folder(folder: Path) -> None:
         raise InputError(f"'{folder}' is not a folder." if folder.exists() else f"There is no folder '{folder}'.")
 
 
-def _model_of(location: str | Path) -> str:
-    """The name of the model that a store was made with; of the default model where there is no store yet."""
-    from ..store import Store
+def _require_picture(path: Path) -> None:
+    """Likewise for a file that is missing or no picture; PictureError."""
+    from ..pictures import decode_picture, read_file
 
-    return Store.open(location).info.model if Store.exists(location) else DEFAULT_MODEL
+    decode_picture(read_file(path), path, at_least=1)
+
+
+def _model_for(folder: Path, location: str | None, asked: str | None) -> str:
+    """Which model a folder's index is for, at the location that was given or in the folder.
+
+    StoreError if there is one already at the location that another model has made.
+    """
+    from ..store import Store, folder_stores
+
+    if location is None:
+        stores = folder_stores(folder)
+        return asked or (stores[-1].info.model if stores else DEFAULT_MODEL)
+    if not Store.exists(location):
+        require_folder_place(location, "--store")
+        return asked or DEFAULT_MODEL
+    return _model_for_store(Store.open(location), asked)
+
+
+def _model_for_store(store: Store, asked: str | None) -> str:
+    """Which model a store is searched with; StoreError if what was asked for cannot have made it."""
+    from ..names import may_have_made
+
+    made_by = store.info.model
+    if asked is not None and not may_have_made(located(asked), made_by, store.info.fingerprint):
+        raise StoreError(
+            f"The store '{store.location}' was made with the model '{made_by}', not '{asked}'; leave --model out, or "
+            "give the folder of the pictures, which keeps one index a model."
+        )
+    return asked or made_by
 
 
 def _bring_up_to_date(folder: Path, store: Store, model: Model, patience: float | None = None) -> IndexReport:
@@ -190,6 +247,12 @@ def _not_supported(kind: str, paths: Sequence[Path]) -> str:
     return f"not supported: {len(paths)} {kind} {files} ({endings}); export {them} as JPEG or PNG to find {them}"
 
 
+def _hint_once(report: IndexReport, model: Model) -> None:
+    """Name the better model when a folder's index was made, and not again."""
+    if report.added and report.added == report.total:
+        hint(model.name)
+
+
 def _counts(report: IndexReport) -> str:
     return (
         f"{report.total} pictures: {report.added} added, {report.updated} updated, {report.unchanged} unchanged, "
@@ -200,11 +263,11 @@ def _counts(report: IndexReport) -> str:
 def _print_results(results: Sequence[Result], below: Path | None = None) -> None:
     """A table; paths are relative to `below`, or else to the working directory, where they can be."""
     if not results:
-        print("no pictures")
+        say("no pictures")
         return
-    print("rank  score  picture")
+    say("rank  score  picture")
     for rank, result in enumerate(results, start=1):
-        print(f"{rank:4}  {result.score:5.3f}  {_short(result.path, below)}")
+        say(f"{rank:4}  {result.score:5.3f}  {_short(result.path, below)}")
 
 
 def _short(path: Path, below: Path | None = None) -> str:

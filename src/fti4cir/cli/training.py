@@ -9,10 +9,11 @@ from typing import Annotated, Literal
 import typer
 
 from ..errors import InputError
-from .models import DEFAULT_MODEL, announce
-from .terminal import is_first, note
+from ..names import CAPTIONER, fetch_captioner
+from .models import DEFAULT_MODEL, check, require
+from .terminal import is_first, note, require_file, require_file_place, require_folder_place, require_pictures, say
 
-DEFAULT_CAPTIONER = "Salesforce/blip-image-captioning-base"
+DEFAULT_CAPTIONER = CAPTIONER
 
 
 def caption(
@@ -39,13 +40,16 @@ def caption(
 
     Interrupt it when you like: the same command goes on from there.
     """
+    require_pictures(images)
+    require_file_place(output, "--output")
+    fetch_captioner(model)
     from ..captioning import caption_pictures
 
     note(f"captioner: {model}")
     report = caption_pictures(images, output, model, batch_size=batch_size, preprocessing=preprocess, say=note)
-    print(f"{report.captioned} pictures captioned in {output}, {len(report.unreadable)} left out; now train on them:")
+    say(f"{report.captioned} pictures captioned in {output}, {len(report.unreadable)} left out; now train on them:")
     quoted = [shlex.quote(str(path)) for path in (images, output)]
-    print(f"  fti4cir train --images {quoted[0]} --captions {quoted[1]} --output my-model")
+    say(f"  fti4cir train --images {quoted[0]} --captions {quoted[1]} --output my-model")
 
 
 def train(
@@ -121,6 +125,12 @@ def train(
 
     On several GPUs: torchrun --nproc-per-node N -m fti4cir train ...
     """
+    require_pictures(images)
+    require_file(captions, "--captions")
+    require_folder_place(output, "--output")
+    if features is not None:
+        require_folder_place(features, "--features")
+    backbone = check(backbone)
     from .. import training
     from ..baselines import learner
 
@@ -136,9 +146,8 @@ def train(
     config = training.preset(name, **{field: value for field, value in given.items() if value is not None})
     if config.method != method:
         raise InputError(f"The preset {name} trains {config.method}, not {method}; leave one of the two out.")
-    training.train(
-        config, images, captions, announce(backbone, "backbone"), output, resume=resume, say=note, features=features
-    )
+    note(f"backbone: {backbone}")
+    training.train(config, images, captions, backbone, output, resume=resume, say=note, features=features)
     if is_first():
         _print_saved(output)
 
@@ -153,14 +162,16 @@ def convert(
     output: Annotated[Path, typer.Option(metavar="DIR", help="The folder for the model.")],
 ) -> None:
     """Convert a checkpoint of the authors' release to a model; no code in it is run."""
+    require_file(checkpoint, "CHECKPOINT.pth")
+    require_folder_place(output, "--output")
+    require(backbone)
     from ..checkpoint import convert as convert_
 
-    # No hint at a better one: the checkpoint decides which it is.
     note(f"backbone: {backbone}")
     convert_(checkpoint, backbone, output)
     _print_saved(output)
 
 
 def _print_saved(folder: Path) -> None:
-    print(f"saved in {folder}; now search with it:")
-    print(f'  fti4cir search FOLDER --model {shlex.quote(str(folder))} --image FILE --text "in red"')
+    say(f"saved in {folder}; now search with it:")
+    say(f'  fti4cir search FOLDER --model {shlex.quote(str(folder))} --image FILE --text "in red"')
