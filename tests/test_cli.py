@@ -19,6 +19,7 @@ import pytest
 import fti4cir
 from fti4cir import cli, demo, indexing, names
 from fti4cir.errors import ModelError
+from fti4cir.pictures import CutPictureWarning
 from fti4cir.store import Row, Store, StoreInfo, default_location
 from standin import ColourModel, save_colour
 
@@ -125,12 +126,13 @@ class TestIndex:
     ) -> None:
         path = save_colour(tmp_path / "photos" / "cut.bmp", "red", (60, 60))
         path.write_bytes(path.read_bytes()[:-2000])
-        assert run("index", tmp_path / "photos") == 0
-        out, err = capsys.readouterr()
-        assert out.startswith("1 pictures: 1 added")
-        line = next(line for line in err.splitlines() if "cut short" in line)
-        assert line.startswith("fti4cir: warning: The file ")
-        assert "19 % of the picture is missing" in line
+        with pytest.warns(CutPictureWarning) as caught:
+            assert run("index", tmp_path / "photos") == 0
+        assert capsys.readouterr().out.startswith("1 pictures: 1 added")
+        [warning] = caught
+        assert f"'{path}' is cut short or damaged: 20 % of the picture is missing" in str(warning.message)
+        shown = warnings.formatwarning(warning.message, warning.category, "a.py", 1)
+        assert shown == f"fti4cir: warning: {warning.message}\n"
 
     def test_another_place(self, photos: Path, tmp_path: Path) -> None:
         assert run("index", photos, "--store", tmp_path / "s") == 0
