@@ -19,7 +19,6 @@ import pytest
 import fti4cir
 from fti4cir import cli, demo, indexing, names
 from fti4cir.errors import ModelError
-from fti4cir.pictures import CutPictureWarning
 from fti4cir.store import Row, Store, StoreInfo, default_location
 from standin import ColourModel, save_colour
 
@@ -126,13 +125,12 @@ class TestIndex:
     ) -> None:
         path = save_colour(tmp_path / "photos" / "cut.bmp", "red", (60, 60))
         path.write_bytes(path.read_bytes()[:-2000])
-        with pytest.warns(CutPictureWarning) as caught:
-            assert run("index", tmp_path / "photos") == 0
-        assert capsys.readouterr().out.startswith("1 pictures: 1 added")
-        [warning] = caught
-        assert f"'{path}' is cut short or damaged: 20 % of the picture is missing" in str(warning.message)
-        shown = warnings.formatwarning(warning.message, warning.category, "a.py", 1)
-        assert shown == f"fti4cir: warning: {warning.message}\n"
+        assert run("index", tmp_path / "photos") == 0
+        out, err = capsys.readouterr()
+        assert out.startswith("1 pictures: 1 added")
+        assert f"warning: The file '{path}' is cut short or damaged: 20 % of the picture is missing" in err
+        assert run("search", tmp_path / "photos", "--image", path) == 0
+        assert capsys.readouterr().err.count("is cut short") == 1
 
     def test_another_place(self, photos: Path, tmp_path: Path) -> None:
         assert run("index", photos, "--store", tmp_path / "s") == 0
@@ -410,7 +408,7 @@ class TestProgram:
     def test_an_unexpected_error_is_one_line_and_a_variable_shows_more(
         self, photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def broken(*_: object) -> None:
+        def broken(*_: object, **__: object) -> None:
             raise KeyError("two\nlines")
 
         monkeypatch.setattr(indexing, "index_folder", broken)
@@ -426,7 +424,7 @@ class TestProgram:
     def test_a_warning_is_one_line_without_the_place_in_the_code(
         self, photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def warn(*_: object) -> None:
+        def warn(*_: object, **__: object) -> None:
             warnings.warn("It was cut\x1b.", stacklevel=1)
             raise ModelError("Stop.")
 

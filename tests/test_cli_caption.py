@@ -123,8 +123,8 @@ def test_killed_and_interrupted(
 @pytest.mark.parametrize(
     ("more", "status", "says"),
     [
-        (["--output", "gone/c.jsonl"], 1, "gone/c.jsonl cannot be written: No such file"),
-        (["--output", "PHOTOS"], 1, "Is a directory"),
+        (["--output", "gone/c.jsonl"], 1, "no folder 'gone' for the file 'c.jsonl'"),
+        (["--output", "PHOTOS"], 1, "is a folder, but --output takes a file's name"),
         (["--output", "captions.csv"], 1, "end its name in .jsonl"),
         (["--model", "gone"], 1, "There is no captioner 'gone'"),
         (["--model", "PHOTOS"], 1, "holds no captioner"),

@@ -49,7 +49,7 @@ def evaluate(shop: Path, *more: str | Path, template: str = "in {value}") -> int
 def test_json_of_one_method(shop: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate(shop, "--model", model, "--json") == 0
     out, err = capsys.readouterr()
-    assert err.count("model: ") == err.count("--model vit-l-14") == 1
+    assert err.count("model: ") == 1
     told = json.loads(out)
     fixed = ["benchmark", "split", "method", "model", "queries", "gallery", "metrics"]
     assert set(fixed) <= set(told)
@@ -160,7 +160,7 @@ def test_missing_pictures(shop: Path, model: Path, capsys: pytest.CaptureFixture
         ),
         (["--method", "caption"], "give them with --captions FILE"),
         (["--captions", "c.csv"], "--captions is for the method caption only"),
-        (["--method", "caption", "--captions", "gone.csv"], "Cannot read the captions gone.csv"),
+        (["--method", "caption", "--captions", "gone.csv"], "--captions: 'gone.csv' does not exist"),
         (["--model", "mini"], "and mini cannot be compared in one pass"),
         (["--image-weight", "2", "--method", "sum"], "from 0 to 1"),
         (["--image-weight", "0.4", "--method", "image"], "for the method sum only"),

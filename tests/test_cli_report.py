@@ -92,7 +92,7 @@ def test_descriptions(shop: Path, model: Path, tmp_path: Path, capsys: pytest.Ca
         (["--table", "captions.csv", "--split", "val"], "needs --root and --table only"),
         (["--table", "captions.csv", "--submission", "x"], "No server takes predictions for descriptions"),
         (["--table", "captions.csv", "--method", "sum"], "'sum' describes no picture"),
-        (["--table", "gone.csv"], "Cannot read the captions"),
+        (["--table", "gone.csv"], "--table: 'gone.csv' does not exist"),
         (["--table", "captions.csv", "--report", "table.csv"], "table.csv is a file; give another --report"),
         (["--predictions", "x", "--report", "y"], "--report out"),
     ],

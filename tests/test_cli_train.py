@@ -48,7 +48,7 @@ def test_train(captioned: Path, clip_folder: Path, capsys: pytest.CaptureFixture
     more = ("--epochs", "2", "--batch-size", "4", "--learning-rate", "1e-3", "--seed", "3")
     assert train(captioned, clip_folder, *more) == 0
     out, err = capsys.readouterr()
-    assert err.count("backbone: ") == err.count("--backbone vit-l-14") == 1
+    assert err.count("backbone: ") == 1
     assert "left out: Cannot read '0.png'" in err
     assert "step 4 of 4" in err
     output = captioned / "my model"
@@ -119,10 +119,10 @@ def test_of_several_processes_only_the_first_speaks(
         (["--learning-rate", "nan"], 1, "learning_rate is nan"),
         (["--epochs", "0"], 2, "--epochs"),
         (["--seed", "-1"], 2, "--seed"),
-        (["--images", "gone"], 1, "no folder or tar file gone"),
-        (["--captions", "gone.csv"], 1, "Cannot read the captions gone.csv"),
+        (["--images", "gone"], 1, "no folder or tar file 'gone'"),
+        (["--captions", "gone.csv"], 1, "'gone.csv' does not exist"),
         (["--backbone", "gone"], 1, "There is no model 'gone'"),
-        (["--output", "PICTURE/x"], 1, "cannot be written to"),
+        (["--output", "PICTURE/x"], 1, "is a file, not a folder; give another --output"),
     ],
 )
 def test_mistakes(

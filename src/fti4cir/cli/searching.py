@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -193,7 +194,9 @@ def _require_picture(path: Path) -> None:
     """Likewise for a file that is missing or no picture; PictureError."""
     from ..pictures import decode_picture, read_file
 
-    decode_picture(read_file(path), path, at_least=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the search reads it again, and warns then
+        decode_picture(read_file(path), path, at_least=1)
 
 
 def _model_for(folder: Path, location: str | None, asked: str | None) -> str:
