@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fti4cir import hub, names
+from fti4cir.backbones.base import PIXELS
 from fti4cir.errors import ModelError
 
 
@@ -29,7 +30,8 @@ def clip(folder: Path) -> str:
 def test_whether_another_model_may_have_made_a_store(tmp_path: Path) -> None:
     mine, other = saved(tmp_path / "mine", "abc-bfloat16"), saved(tmp_path / "other", "xyz")
     assert names.may_have_made("mini", "mini", "abc")
-    assert names.may_have_made(mine, "mini", "abc")  # trained on the same encoder
+    for of_store in ("abc", f"abc.{PIXELS}", f"abc-bfloat16.{PIXELS}"):
+        assert names.may_have_made(mine, "mini", of_store)  # trained on the same encoder
     assert not names.may_have_made(other, "mini", "abc")
     assert not names.may_have_made("vit-l-14", "mini", "abc")
     assert not names.may_have_made("someone/clip", "mini", "abc")

@@ -149,8 +149,12 @@ def may_have_made(name: str, model: str, fingerprint: str) -> bool:
 
 
 def weights_part(fingerprint: str) -> str:
-    """A fingerprint without the precision that its encoder was loaded in: weights fit each in any precision."""
-    return fingerprint.partition("-")[0]
+    """The part of a fingerprint that names an encoder's weights.
+
+    What is left out: the precision that they were loaded in, since trained weights fit each in any precision, and how
+    pixels are brought to them, which only the fingerprints of stores and caches tell.
+    """
+    return re.split("[-.]", fingerprint, maxsplit=1)[0]
 
 
 # -- folders --------------------------------------------------------------------------------------------------
