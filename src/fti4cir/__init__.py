@@ -11,14 +11,34 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .errors import FtiError, InputError, ModelError, PictureError, StoreError, TrainingError
+from .errors import (
+    CacheError,
+    FtiError,
+    InputError,
+    ModelError,
+    NoRoomError,
+    PictureError,
+    StoreError,
+    TrainingError,
+)
 
 if TYPE_CHECKING:
     from .checkpoint import load as load
     from .model import Model as Model
 
 __version__ = "0.1.0"
-__all__ = ["FtiError", "InputError", "Model", "ModelError", "PictureError", "StoreError", "TrainingError", "load"]
+__all__ = [
+    "CacheError",
+    "FtiError",
+    "InputError",
+    "Model",
+    "ModelError",
+    "NoRoomError",
+    "PictureError",
+    "StoreError",
+    "TrainingError",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:
