@@ -128,9 +128,10 @@ def search_picture(folder: Path, query: Query, results: Sequence[Result]) -> Ima
     return sheet
 
 
-def explanation_picture(explanation: Explanation, columns: int = 3) -> Image.Image:
-    """The picture with its subject's words, then where each attribute looked, with its words."""
-    attributes = explanation.attributes[: 2 * columns]
+def explanation_picture(explanation: Explanation) -> Image.Image:
+    """The picture with its subject's words, then where each of up to six attributes looked, with its words."""
+    attributes = explanation.attributes[:6]
+    columns = 2 if len(attributes) <= 4 else 3
     rows = -(-len(attributes) // columns)
     text = 72
     height = 2 * MARGIN + rows * (TILE + text)
