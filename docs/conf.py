@@ -18,7 +18,7 @@ project_copyright = "the FTI4CIR maintainers, Apache-2.0"
 version = release = fti4cir.__version__
 
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_nb"]
-exclude_patterns = ["_build", "images/README.md"]
+exclude_patterns = ["_build", "images/README.md", "search.md"]
 # Names such as `Model` exist in several modules, and annotations do not say which one they mean.
 suppress_warnings = ["ref.python"]
 
@@ -42,8 +42,8 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 
-# Files outside of docs/ that pages link to, and the page that shows each here.
-ELSEWHERE = {"../src/fti4cir/weights/mini/README.md": "mini.md"}
+# Files that pages link to, and the page that shows each here: outside of docs/, or of a name that Sphinx needs itself.
+ELSEWHERE = {"../src/fti4cir/weights/mini/README.md": "mini.md", "search.md": "searching.md"}
 
 
 class Mermaid(Directive):
@@ -62,9 +62,9 @@ class Mermaid(Directive):
 
 
 def show_elsewhere(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Lead links out of docs/ to the page that shows the file."""
+    """Lead links to the page that shows the file."""
     for path, page in ELSEWHERE.items():
-        source[0] = source[0].replace(f"]({path})", f"]({page})")
+        source[0] = source[0].replace(f"]({path}", f"]({page}")
 
 
 def keep_drawings(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
