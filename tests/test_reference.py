@@ -1,4 +1,4 @@
-"""The method against figures that were computed with the authors' release (see the reference's own notes)."""
+"""The method against figures that were computed with the authors' release (see `reference/README.md`)."""
 
 import json
 from pathlib import Path
@@ -15,12 +15,11 @@ from fti4cir.inversion.compose import encode_sentences
 from fti4cir.inversion.network import FineGrainedInversion, InversionConfig, PseudoWords
 from fti4cir.inversion.prompts import Template
 from fti4cir.released import our_name, read_released
+from released import RELEASED, clip_tiny
 
-REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
-pytestmark = [
-    pytest.mark.numeric,
-    pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"the figures of the authors' release are not at {REFERENCE}"),
-]
+__all__ = ["clip_tiny"]
+
+pytestmark = pytest.mark.numeric
 THRESHOLDS = (0.02, 0.05, 0.5)
 
 
@@ -32,14 +31,14 @@ def assert_close(found: Tensor, expected: Tensor, tolerance: float = 1e-5) -> No
 
 
 @pytest.fixture(scope="module")
-def reference() -> SimpleNamespace:
-    encoder = load(REFERENCE / "clip-tiny", device="cpu").encoder
-    expected = load_file(REFERENCE / "expected.safetensors")
-    released = read_released(REFERENCE / "released_checkpoint.pth")
+def reference(clip_tiny: Path) -> SimpleNamespace:
+    encoder = load(clip_tiny, device="cpu").encoder
+    expected = load_file(RELEASED / "expected.safetensors")
+    released = read_released(RELEASED / "released_checkpoint.pth")
     return SimpleNamespace(
         encoder=encoder,
         expected=expected,
-        texts=json.loads((REFERENCE / "texts.json").read_text(encoding="utf-8")),
+        texts=json.loads((RELEASED / "texts.json").read_text(encoding="utf-8")),
         state=released.state,
         config=released.config,
         features=encoder.encode_pixels(expected["pixel_values"]),
@@ -58,7 +57,7 @@ def pseudo_words(reference: SimpleNamespace, threshold: float = 0.05) -> PseudoW
 
 def test_released_parameters(reference: SimpleNamespace) -> None:
     """The pickle gives the same numbers as the copy of its weights under the release's names."""
-    layout = load_file(REFERENCE / "fti_released_layout.safetensors")
+    layout = load_file(RELEASED / "fti_released_layout.safetensors")
     assert reference.state.keys() == {our_name(name) for name in layout}
     for name, value in layout.items():
         assert torch.equal(reference.state[str(our_name(name))], value)

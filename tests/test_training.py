@@ -36,7 +36,6 @@ from tinydata import SMALL, SMALL_ATTRIBUTES, data, log_of, one_thread, quiet, w
 
 __all__ = ["clip_folder", "data", "encoder", "one_thread"]
 
-REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
 FINE = {**SMALL, **SMALL_ATTRIBUTES}
 CONFIG = preset("composed", **FINE)
 

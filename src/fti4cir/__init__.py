@@ -9,7 +9,16 @@ scores = query @ gallery.T
 
 from __future__ import annotations
 
-from .errors import FtiError, InputError, ModelError, PictureError, StoreError, TrainingError
+from .errors import (
+    CacheError,
+    FtiError,
+    InputError,
+    ModelError,
+    NoRoomError,
+    PictureError,
+    StoreError,
+    TrainingError,
+)
 
 # `typing` has the same name, but takes milliseconds in which Ctrl-C would end in a traceback (see `__main__`).
 TYPE_CHECKING = False
@@ -20,7 +29,18 @@ if TYPE_CHECKING:
     from .model import Model as Model
 
 __version__ = "0.1.0"
-__all__ = ["FtiError", "InputError", "Model", "ModelError", "PictureError", "StoreError", "TrainingError", "load"]
+__all__ = [
+    "CacheError",
+    "FtiError",
+    "InputError",
+    "Model",
+    "ModelError",
+    "NoRoomError",
+    "PictureError",
+    "StoreError",
+    "TrainingError",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,9 +10,10 @@ import torch
 from fti4cir.backbones.clip import ClipEncoder
 from fti4cir.checkpoint import load
 from fti4cir.preprocess import square
+from released import clip_tiny
 from tinyclip import INPUT_SIZE, JOINT, TOKEN, VISION, build, clip_folder, encoder, picture
 
-__all__ = ["clip_folder", "encoder"]
+__all__ = ["clip_folder", "clip_tiny", "encoder"]
 
 pytestmark = pytest.mark.numeric
 
@@ -126,14 +127,11 @@ OPENAI_IDS = [
     ("don't 've 12\u00bd!'s", [847, 713, 1200, 272, 273, 33613, 13222, 338]),
     ("\ud800 red", [39802, 736]),  # half a character
 ]
-REAL_VOCABULARY = Path(__file__).parents[3] / "shared" / "reference" / "clip-tiny"
 
 
 @pytest.fixture(scope="module")
-def real_vocabulary() -> ClipEncoder:
-    if not REAL_VOCABULARY.is_dir():
-        pytest.skip(f"CLIP's vocabulary is not at {REAL_VOCABULARY}")
-    loaded = load(REAL_VOCABULARY, device="cpu").encoder
+def real_vocabulary(clip_tiny: Path) -> ClipEncoder:
+    loaded = load(clip_tiny, device="cpu").encoder
     assert isinstance(loaded, ClipEncoder)
     return loaded
 

@@ -21,14 +21,14 @@ from fti4cir.losses import LossWeights
 from fti4cir.recipe import TrainingConfig
 from fti4cir.released import read_released
 from fti4cir.training import preset
+from released import RELEASED, clip_tiny
 from tinyclip import clip_folder, encoder
 from tinydata import quiet
 
-__all__ = ["clip_folder", "encoder"]
+__all__ = ["clip_folder", "clip_tiny", "encoder"]
 
 pytestmark = pytest.mark.numeric
 
-REFERENCE = Path(__file__).parents[3] / "shared" / "reference"
 DOG = SplitCaption("a dog", "on grass")
 
 
@@ -50,12 +50,11 @@ def a_batch(encoder: ClipEncoder, captions: list[SplitCaption], edited: list[str
     return Batch(rows, captions, features.image, features.local, real, modifications, edited, choice)
 
 
-@pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"the figures of the authors' release are not at {REFERENCE}")
-def test_losses_of_the_paper_preset_are_the_releases() -> None:
-    expected = load_file(REFERENCE / "expected.safetensors")
-    texts = json.loads((REFERENCE / "texts.json").read_text(encoding="utf-8"))
-    released = read_released(REFERENCE / "released_checkpoint.pth")
-    tiny = checkpoint.load_encoder(REFERENCE / "clip-tiny", device="cpu")
+def test_losses_of_the_paper_preset_are_the_releases(clip_tiny: Path) -> None:
+    expected = load_file(RELEASED / "expected.safetensors")
+    texts = json.loads((RELEASED / "texts.json").read_text(encoding="utf-8"))
+    released = read_released(RELEASED / "released_checkpoint.pth")
+    tiny = checkpoint.load_encoder(clip_tiny, device="cpu")
     assert isinstance(tiny, ClipEncoder)
     config = preset("paper")
     inversion = FineGrainedInversion(config.network(tiny)).eval()
