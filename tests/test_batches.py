@@ -16,8 +16,8 @@ __all__ = ["clip_folder", "encoder"]
 pytestmark = pytest.mark.numeric
 
 IN_BFLOAT16, IN_FLOAT32 = 1e-3, 1e-5
-"""The most by which a cosine may differ from 1. The image tower of `mini` runs in bfloat16 where the processor has it in
-hardware: eight bits, which products of other sizes round at other places. All else is in float32."""
+"""The most by which a cosine may differ from 1. The image tower of `mini` runs in bfloat16 where the processor has
+it in hardware: eight bits, which products of other sizes round at other places. All else is in float32."""
 MOST = 8
 
 
