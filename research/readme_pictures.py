@@ -18,10 +18,10 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 import fti4cir
-from fti4cir.explain import Explanation, heat_overlay
-from fti4cir.indexing import index_folder, store_for
-from fti4cir.pictures import open_picture
-from fti4cir.search import Result, Searcher
+from fti4cir.images.decode import open_picture
+from fti4cir.models.explain import Explanation, heat_overlay
+from fti4cir.search.indexing import index_folder, store_for
+from fti4cir.search.searcher import Result, Searcher
 
 CLIPART = Path("/usr/share/openclipart/png")
 CATEGORIES = ("animals", "buildings", "containers", "food", "plants", "transportation")

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fti4cir.backbones.base import VisionFeatures
-from fti4cir.pictures import open_picture
+from fti4cir.images.decode import open_picture
 
 COLOURS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "white": (1, 1, 1)}
 

@@ -15,20 +15,20 @@ from PIL import Image
 from torch import Tensor
 
 import tinybench
-from fti4cir import evaluation
 from fti4cir.backbones.base import VisionFeatures
-from fti4cir.baselines import METHODS, create
-from fti4cir.baselines.base import Method
-from fti4cir.baselines.searle import OptimizedInversion
-from fti4cir.baselines.simple import Captioned
-from fti4cir.datasets import published
-from fti4cir.datasets.base import Benchmark
+from fti4cir.benchmarks import registry as published
+from fti4cir.benchmarks.base import Benchmark
+from fti4cir.benchmarks.submission import read, write
+from fti4cir.benchmarks.verify import verify
 from fti4cir.errors import InputError
-from fti4cir.evaluation import Evaluation, evaluate
+from fti4cir.evaluation import evaluate as evaluation
+from fti4cir.evaluation.evaluate import Evaluation, evaluate
 from fti4cir.inversion.prompts import Template
-from fti4cir.model import Model
-from fti4cir.submission import read, write
-from fti4cir.verification import verify
+from fti4cir.methods.base import Method
+from fti4cir.methods.registry import METHODS, create
+from fti4cir.methods.searle import OptimizedInversion
+from fti4cir.methods.untrained import Captioned
+from fti4cir.models.model import Model
 from tinybench import REAL, write_json
 from tinyclip import JOINT, TOKEN, VISION, picture, random_inversion
 

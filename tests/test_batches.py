@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fti4cir
-from fti4cir.model import Model
+from fti4cir.models.model import Model
 from tinyclip import clip_folder, encoder, picture, random_inversion
 
 __all__ = ["clip_folder", "encoder"]

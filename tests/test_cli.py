@@ -17,9 +17,11 @@ import numpy as np
 import pytest
 
 import fti4cir
-from fti4cir import cli, demo, indexing, names
+from fti4cir import cli
 from fti4cir.errors import ModelError
-from fti4cir.store import Row, Store, StoreInfo, default_location
+from fti4cir.models import names
+from fti4cir.search import demo, indexing
+from fti4cir.search.store import Row, Store, StoreInfo, default_location
 from standin import ColourModel, save_colour
 
 # A process of its own, with the stand-in for the bundled model.
@@ -575,7 +577,9 @@ def test_explain_writes_what_it_is_asked_for(
     model = ColourModel()
     monkeypatch.setattr(model, "explain", lambda path: Explanation(), raising=False)
     monkeypatch.setattr(fti4cir, "load", lambda name: model, raising=False)
-    monkeypatch.setattr("fti4cir.explain.write_html", lambda explanation, path: path.write_text(str(explanation)))
+    monkeypatch.setattr(
+        "fti4cir.models.explain.write_html", lambda explanation, path: path.write_text(str(explanation))
+    )
     assert run("explain", photos / "red.jpg") == 0
     assert capsys.readouterr().out == "3 attributes\n"
     assert run("explain", photos / "red.jpg", "--output", tmp_path / "x.html", "--json") == 0

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from fti4cir import captioning, cli
+from fti4cir import cli
+from fti4cir.captions import generate as captioning
+from fti4cir.captions import table as captioned
 from fti4cir.captions.blip import BlipCaptioner
-from fti4cir.datasets import captioned
 from terminal import one_error_line
 from tinyblip import blip_folder
 from tinyclip import picture

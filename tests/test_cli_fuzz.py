@@ -15,9 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import fti4cir
-from fti4cir import captioning, checkpoint, cli, hub, names, training
+from fti4cir import cli
+from fti4cir.backbones import hub
+from fti4cir.captions import generate as captioning
 from fti4cir.cli import evaluating
 from fti4cir.errors import ModelError
+from fti4cir.models import loading as checkpoint
+from fti4cir.models import names
+from fti4cir.training import trainer as training
 from standin import ColourModel, save_colour
 
 COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
@@ -76,7 +81,7 @@ def no_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(evaluating, "load_models", stop)
     monkeypatch.setattr(training, "train", stop)
     monkeypatch.setattr(captioning, "caption_pictures", stop)
-    monkeypatch.setattr("fti4cir.explain.write_html", lambda explanation, path: None)
+    monkeypatch.setattr("fti4cir.models.explain.write_html", lambda explanation, path: None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 

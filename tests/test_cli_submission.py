@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fti4cir import checkpoint, cli
+from fti4cir import cli
 from fti4cir.backbones.clip import ClipEncoder
+from fti4cir.models import loading as checkpoint
 from standin import save_colour
 from terminal import one_error_line
 from tinybench import REAL, colour, write_json

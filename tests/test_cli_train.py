@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 import fti4cir
-from fti4cir import cli, training
+from fti4cir import cli
 from fti4cir.inversion.network import FineGrainedInversion
+from fti4cir.training import trainer as training
 from standin import save_colour
 from terminal import one_error_line
 from test_convert import SETTINGS, release

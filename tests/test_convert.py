@@ -18,10 +18,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from fti4cir.backbones.clip import ClipEncoder
-from fti4cir.checkpoint import convert, load
 from fti4cir.errors import ModelError
 from fti4cir.inversion.network import FineGrainedInversion
-from fti4cir.released import our_name, read_released
+from fti4cir.models.authors_pickle import our_name, read_released
+from fti4cir.models.loading import convert, load
 from tinyclip import JOINT, VISION, clip_folder, encoder, picture, random_inversion
 
 __all__ = ["clip_folder", "encoder"]

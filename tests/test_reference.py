@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fti4cir import losses
-from fti4cir.checkpoint import load
 from fti4cir.inversion.compose import encode_sentences
 from fti4cir.inversion.network import FineGrainedInversion, InversionConfig, PseudoWords
 from fti4cir.inversion.prompts import Template
-from fti4cir.released import our_name, read_released
+from fti4cir.models.authors_pickle import our_name, read_released
+from fti4cir.models.loading import load
+from fti4cir.training import losses
 from released import RELEASED, clip_tiny
 
 __all__ = ["clip_tiny"]

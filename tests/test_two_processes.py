@@ -11,7 +11,7 @@ import pytest
 
 import fti4cir
 from fti4cir.cli import searching
-from fti4cir.store import Store, default_location
+from fti4cir.search.store import Store, default_location
 from standin import ColourModel, save_colour
 from test_cli import run, start
 

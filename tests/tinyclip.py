@@ -10,8 +10,8 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPConfig, CLIPModel
 
 from fti4cir.backbones.clip import ClipEncoder
-from fti4cir.checkpoint import load
 from fti4cir.inversion.network import FineGrainedInversion, InversionConfig
+from fti4cir.models.loading import load
 
 WORDS = ("photo", "with", "but", "red", "dog", "cat", "black", "striped", "grass")
 JOINT, VISION, TOKEN = 24, 48, 32

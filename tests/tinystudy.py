@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fti4cir.datasets.base import Benchmark, Gallery, Query
-from fti4cir.evaluation import Evaluation, judge
+from fti4cir.benchmarks.base import Benchmark, Gallery, Query
+from fti4cir.evaluation.evaluate import Evaluation, judge
 from fti4cir.report import Study, study
 from standin import save_colour
 

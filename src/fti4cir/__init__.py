@@ -9,24 +9,15 @@ scores = query @ gallery.T
 
 from __future__ import annotations
 
-from .errors import (
-    CacheError,
-    FtiError,
-    InputError,
-    ModelError,
-    NoRoomError,
-    PictureError,
-    StoreError,
-    TrainingError,
-)
+from .errors import CacheError, FtiError, InputError, ModelError, NoRoomError, PictureError, StoreError, TrainingError
 
 # `typing` has the same name, but takes milliseconds in which Ctrl-C would end in a traceback (see `__main__`).
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .checkpoint import load as load
-    from .model import Model as Model
+    from .models.loading import load as load
+    from .models.model import Model as Model
 
 __version__ = "0.1.0"
 __all__ = [
@@ -46,11 +37,11 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # Importing PyTorch takes a second, which `fti4cir --help` need not wait for.
     if name == "load":
-        from .checkpoint import load
+        from .models.loading import load
 
         return load
     if name == "Model":
-        from .model import Model
+        from .models.model import Model
 
         return Model
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from fti4cir.backbones.clip import ClipEncoder
-from fti4cir.checkpoint import load
-from fti4cir.preprocess import square
+from fti4cir.images.preprocess import square
+from fti4cir.models.loading import load
 from released import clip_tiny
 from tinyclip import INPUT_SIZE, JOINT, TOKEN, VISION, build, clip_folder, encoder, picture
 

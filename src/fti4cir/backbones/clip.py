@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..preprocess import square
+from ..images.preprocess import square
 from .base import VisionFeatures
-from .packed import Packing
+from .packing import Packing
 from .text import clean
 
 

@@ -1,4 +1,4 @@
-"""`mini`, the bundled dual encoder: small enough to ship, trained by `scripts/train_mini.py`.
+"""`mini`, the bundled dual encoder: small enough to ship, trained by `research/train_mini.py`.
 
 Image tower: EfficientNet-Lite0 (Tan and Le, 2019; batch normalisation folded into the convolutions),
 whose 7 x 7 grid of features passes two transformer layers with a class token in front, so that it has
@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import ModelError
-from ..preprocess import RATIO
+from ..images.preprocess import RATIO
 from .base import VisionFeatures
-from .packed import Packing
+from .packing import Packing
 from .text import clean
 
 FOLDER = Path(__file__).parent.parent / "weights" / "mini"

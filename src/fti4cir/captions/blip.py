@@ -14,8 +14,8 @@ from torch import Tensor
 from transformers import BertTokenizer, BlipForConditionalGeneration
 
 from ..errors import InputError, ModelError
-from ..names import CAPTIONER, CAPTIONER_FILES, CAPTIONER_WEIGHTS, fetch_captioner
-from ..preprocess import square
+from ..images.preprocess import square
+from ..models.names import CAPTIONER, CAPTIONER_FILES, CAPTIONER_WEIGHTS, fetch_captioner
 from .split import cut_last_word
 
 BASE = CAPTIONER

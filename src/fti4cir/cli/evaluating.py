@@ -14,12 +14,12 @@ from .models import DEFAULT_MODEL, ModelsOption, load_models
 from .terminal import JsonOption, note, print_json, progress_bar, require_file, require_pictures, say
 
 if TYPE_CHECKING:
-    from ..averaging import Average
-    from ..baselines.base import Method
-    from ..datasets.base import Benchmark
-    from ..evaluation import Evaluation
-    from ..model import Model
-    from ..verification import Verification
+    from ..benchmarks.base import Benchmark
+    from ..benchmarks.verify import Verification
+    from ..evaluation.averages import Average
+    from ..evaluation.evaluate import Evaluation
+    from ..methods.base import Method
+    from ..models.model import Model
 
 _LISTED = 10  # pictures of each kind that verify names without --json
 
@@ -177,8 +177,9 @@ def evaluate(
             raise InputError(f"--predictions takes a whole file as it is; leave {' and '.join(given)} out.")
         _evaluate_file(benchmark, root, split or "val", predictions, as_json)
         return
-    from ..datasets import attributes, published
-    from ..submission import require_server, write
+    from ..benchmarks import attributes
+    from ..benchmarks import registry as published
+    from ..benchmarks.submission import require_server, write
 
     names = list(dict.fromkeys(name for given in method or [] for name in _listed(given)))
     if submission is not None:
@@ -236,8 +237,8 @@ def evaluate(
             parts = [part.sample(limit, seed) for part in parts]
     _require_scorable(parts, root, submission)
 
-    from ..averaging import average
-    from ..baselines import Captions, create
+    from ..evaluation.averages import average
+    from ..methods.registry import Captions, create
 
     described = Captions(root, captions) if captions is not None else None
     weight = 0.5 if image_weight is None else image_weight
@@ -258,7 +259,7 @@ def evaluate(
 
 def _require_scorable(parts: Sequence[Benchmark], root: Path, submission: Path | None) -> None:
     """InputError if there is nothing to search, or nothing could come of it."""
-    from ..submission import FORMS, plan
+    from ..benchmarks.submission import FORMS, plan
 
     for part in parts:
         if not len(part.gallery):
@@ -281,7 +282,7 @@ def _measured(
     allow_missing: bool,
 ) -> list[list[Evaluation]]:
     """For each part the evaluations of all methods; where a report is asked for, its pages are written."""
-    from ..evaluation import evaluate as evaluate_
+    from ..evaluation.evaluate import evaluate as evaluate_
     from ..report import measure
     from ..report import write as write_report
 
@@ -315,7 +316,7 @@ def _evaluate_descriptions(
     """Rank captions for pictures."""
     require_pictures(root)
     require_file(table, "--table")
-    from ..description import load
+    from ..evaluation.caption_retrieval import load
 
     descriptions = load(root, table, limit=limit, seed=seed, allow_missing=allow_missing)
 
@@ -335,14 +336,14 @@ def _evaluate_descriptions(
 
 def _evaluate_file(benchmark: str, root: Path, split: str, file: Path, as_json: bool) -> None:
     """Check, and if it can be done score, a file of predictions."""
-    from ..datasets import published
-    from ..submission import read, require_server
+    from ..benchmarks import registry as published
+    from ..benchmarks.submission import read, require_server
 
     require_server(benchmark, "--predictions")
     (queries,) = published.load(benchmark, root, split, allow_missing=True)
     predictions = read(queries, file)
 
-    from ..evaluation import judge
+    from ..evaluation.evaluate import judge
 
     within = predictions.form.within
     ranking, subset_ranking = (None, predictions.ranking) if within else (predictions.ranking, None)
@@ -379,8 +380,8 @@ def verify(
 
     The exit status is 0 if every picture is there and can be read, else 1.
     """
-    from ..datasets import published
-    from ..verification import verify as verify_
+    from ..benchmarks import registry as published
+    from ..benchmarks.verify import verify as verify_
 
     parts = published.load(benchmark, root, split or "val", gallery=gallery, category=category, allow_missing=True)
     with progress_bar("reading") as progress:
@@ -400,7 +401,7 @@ def _listed(names: str) -> list[str]:
 
 def _assigned(names: Sequence[str], models: Sequence[str]) -> list[tuple[str, Model]]:
     """The methods, each with the loaded model that it stands on."""
-    from ..baselines import assign, check_methods
+    from ..methods.registry import assign, check_methods
 
     check_methods(names)
     loaded = load_models(models)
@@ -413,7 +414,7 @@ def _assigned(names: Sequence[str], models: Sequence[str]) -> list[tuple[str, Mo
 
 def _compared(evaluations: Sequence[Evaluation | Average], metric: str) -> dict[str, Any]:
     """Several evaluations of the same queries as JSON, each but the first with its difference from the first."""
-    from ..averaging import differences
+    from ..evaluation.averages import differences
 
     return {
         "evaluations": [evaluation.to_json() for evaluation in evaluations],
@@ -423,8 +424,8 @@ def _compared(evaluations: Sequence[Evaluation | Average], metric: str) -> dict[
 
 def _print_evaluations(evaluations: Sequence[Evaluation | Average], compared_by: str) -> None:
     """A table for people: a metric a line, a method a column, each figure with its interval."""
-    from ..averaging import differences
-    from ..evaluation import labels
+    from ..evaluation.averages import differences
+    from ..evaluation.evaluate import labels
 
     first = evaluations[0]
     say(f"{first.benchmark}, {first.split}: {first.protocol}")

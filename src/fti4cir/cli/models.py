@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .. import names as known
+from ..models import names as known
 from .terminal import note
 
 if TYPE_CHECKING:
-    from ..model import Model
+    from ..models.model import Model
 
 DEFAULT_MODEL = known.DEFAULT
 BETTER_MODEL = known.RELEASED
@@ -55,7 +55,7 @@ def load_models(names: Sequence[str]) -> list[Model]:
     if len(names) == 1:
         return [load_model(names[0])]
     required = list(dict.fromkeys(map(require, names)))
-    from ..checkpoint import load_all
+    from ..models.loading import load_all
 
     loaded = load_all(required)
     for name in required:

@@ -14,10 +14,10 @@ from .models import DEFAULT_MODEL, ModelOption, StoreModelOption, hint, load_mod
 from .terminal import JsonOption, note, print_json, progress_bar, require_file_place, require_folder_place, say
 
 if TYPE_CHECKING:
-    from ..indexing import IndexReport
-    from ..model import Model
-    from ..search import Result
-    from ..store import Store
+    from ..models.model import Model
+    from ..search.indexing import IndexReport
+    from ..search.searcher import Result
+    from ..search.store import Store
 
 TopOption = Annotated[int, typer.Option("-k", min=1, help="How many pictures to show.")]
 
@@ -44,7 +44,7 @@ def index(
     _require_folder(folder)
     name = _model_for(folder, store, model)
     loaded = load_model(name)
-    from ..indexing import store_for
+    from ..search.indexing import store_for
 
     report = _bring_up_to_date(folder, store_for(folder, loaded, store), loaded)
     _note_unsupported(report)
@@ -86,13 +86,13 @@ def search(
     """Search with a picture, words, or both: "this picture, but ..."."""
     if not image and text is None:
         raise InputError("There is nothing to search for; give --image, --text, or both.")
-    from ..search import Searcher, check_query
+    from ..search.searcher import Searcher, check_query
 
     # Before minutes of indexing, not after.
     check_query(image or [], text, without, k)
     for path in image or []:
         _require_picture(path)
-    from ..store import Store, check_condition
+    from ..search.store import Store, check_condition
 
     if where is not None:
         check_condition(where)
@@ -106,7 +106,7 @@ def search(
         loaded = load_model(_model_for(folder, None, model))
         if image and text is not None:
             loaded.require_inversion()
-        from ..indexing import store_for
+        from ..search.indexing import store_for
 
         opened = store_for(folder, loaded)
         report = _bring_up_to_date(folder, opened, loaded, patience=PATIENCE)
@@ -136,7 +136,7 @@ def explain(
         require_file_place(output, "--output")
     explanation = load_model(model).explain(image)
     if output is not None:
-        from ..explain import write_html
+        from ..models.explain import write_html
 
         write_html(explanation, output)
         note(f"written: {output}")
@@ -154,12 +154,12 @@ def demo(
     model: ModelOption = DEFAULT_MODEL,
 ) -> None:
     """Search real pictures that are on this machine already, as an example."""
-    from ..demo import choose_pictures, store_location
+    from ..search.demo import choose_pictures, store_location
 
     chosen = choose_pictures(folder)
     loaded = load_model(model)
-    from ..indexing import store_for
-    from ..search import Searcher
+    from ..search.indexing import store_for
+    from ..search.searcher import Searcher
 
     location = store_location(chosen.folder, loaded.fingerprint)
     try:
@@ -192,7 +192,7 @@ def _require_folder(folder: Path) -> None:
 
 def _require_picture(path: Path) -> None:
     """Likewise for a file that is missing or no picture; PictureError."""
-    from ..pictures import decode_picture, read_file
+    from ..images.decode import decode_picture, read_file
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the search reads it again, and warns then
@@ -204,7 +204,7 @@ def _model_for(folder: Path, location: str | None, asked: str | None) -> str:
 
     StoreError if there is one already at the location that another model has made.
     """
-    from ..store import Store, folder_stores
+    from ..search.store import Store, folder_stores
 
     if location is None:
         stores = folder_stores(folder)
@@ -217,7 +217,7 @@ def _model_for(folder: Path, location: str | None, asked: str | None) -> str:
 
 def _model_for_store(store: Store, asked: str | None) -> str:
     """Which model a store is searched with; StoreError if what was asked for cannot have made it."""
-    from ..names import may_have_made
+    from ..models.names import may_have_made
 
     made_by = store.info.model
     if asked is not None and not may_have_made(located(asked), made_by, store.info.fingerprint):
@@ -229,7 +229,7 @@ def _model_for_store(store: Store, asked: str | None) -> str:
 
 
 def _bring_up_to_date(folder: Path, store: Store, model: Model, patience: float | None = None) -> IndexReport:
-    from ..indexing import index_folder
+    from ..search.indexing import index_folder
 
     with progress_bar("indexing") as progress:
         report = index_folder(folder, store, model, progress, say=note, patience=patience)

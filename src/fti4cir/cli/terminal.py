@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..escaping import escape
 
 if TYPE_CHECKING:
-    from ..indexing import Progress
+    from ..search.indexing import Progress
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else, on stdout.")]
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from ..errors import InputError
-from ..names import CAPTIONER, fetch_captioner
+from ..models.names import CAPTIONER, fetch_captioner
 from .models import DEFAULT_MODEL, check, require
 from .terminal import is_first, note, require_file, require_file_place, require_folder_place, require_pictures, say
 
@@ -43,7 +43,7 @@ def caption(
     require_pictures(images)
     require_file_place(output, "--output")
     fetch_captioner(model)
-    from ..captioning import caption_pictures
+    from ..captions.generate import caption_pictures
 
     note(f"captioner: {model}")
     report = caption_pictures(images, output, model, batch_size=batch_size, preprocessing=preprocess, say=note)
@@ -131,8 +131,8 @@ def train(
     if features is not None:
         require_folder_place(features, "--features")
     backbone = check(backbone)
-    from .. import training
-    from ..baselines import learner
+    from ..methods.registry import learner
+    from ..training import trainer as training
 
     own = learner(method).preset.method  # before all that takes long
     name = preset or ("composed" if own == "fti4cir" else own)
@@ -165,7 +165,7 @@ def convert(
     require_file(checkpoint, "CHECKPOINT.pth")
     require_folder_place(output, "--output")
     require(backbone)
-    from ..checkpoint import convert as convert_
+    from ..models.loading import convert as convert_
 
     note(f"backbone: {backbone}")
     convert_(checkpoint, backbone, output)

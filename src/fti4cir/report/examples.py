@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..evaluation import labels
-from ..pictures import open_picture
+from ..evaluation.evaluate import labels
+from ..images.decode import open_picture
 from .study import Study
 
 _SEED = 0

@@ -13,15 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..baselines.base import Method
-from ..baselines.inversion import Inversion
-from ..datasets.base import Benchmark
-from ..description import COMPARED_BY, Descriptions, describe_retrieval
+from ..benchmarks.base import Benchmark
 from ..errors import InputError
-from ..evaluation import Evaluation, Progress, evaluate
-from ..features import Say
+from ..evaluation.caption_retrieval import COMPARED_BY, Descriptions, describe_retrieval
+from ..evaluation.evaluate import Evaluation, Progress, evaluate
+from ..features.cache import Say
 from ..inversion.network import FineGrainedInversion
-from ..model import Model, require_one_encoder
+from ..methods.base import Method
+from ..methods.fti4cir import Inversion
+from ..models.model import Model, require_one_encoder
 
 
 class Item(NamedTuple):

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..averaging import differences
-from ..evaluation import Evaluation, labels
-from ..metrics import average_precision_at, recall_at
+from ..evaluation.averages import differences
+from ..evaluation.evaluate import Evaluation, labels
+from ..evaluation.metrics import average_precision_at, recall_at
 from .study import Question, Study
 
 _CURVE_POINTS = 40

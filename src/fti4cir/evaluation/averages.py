@@ -1,0 +1,187 @@
+"""Benchmarks in several parts: each is evaluated by itself, and the parts' figures are averaged.
+
+FashionIQ is such: three categories, each with a gallery of its own, that count alike although one has more queries.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import evaluate as evaluation
+from .evaluate import Evaluation
+from .metrics import Difference
+
+
+@dataclass(frozen=True, eq=False)
+class Average:
+    """What one method reached on a benchmark in several parts; it is used as an `Evaluation` is."""
+
+    benchmark: str
+    parts: Mapping[str, Evaluation] = field(repr=False)
+    """By what each part is called in the figures."""
+
+    @property
+    def _first(self) -> Evaluation:
+        return next(iter(self.parts.values()))
+
+    @property
+    def split(self) -> str:
+        """The split, the same for all parts."""
+        return self._first.split
+
+    @property
+    def method(self) -> str:
+        """The method, the same for all parts."""
+        return self._first.method
+
+    @property
+    def model(self) -> str | None:
+        """The model, the same for all parts."""
+        return self._first.model
+
+    @property
+    def protocol(self) -> str:
+        """The parts' protocols, in one line."""
+        each = " | ".join(part.protocol for part in self.parts.values())
+        return f"means of {len(self.parts)} parts with a gallery each: {each}"
+
+    @property
+    def queries(self) -> int:
+        """How many queries there were in all parts."""
+        return sum(part.queries for part in self.parts.values())
+
+    @property
+    def gallery(self) -> int:
+        """How many pictures there were in all galleries together."""
+        return sum(part.gallery for part in self.parts.values())
+
+    @property
+    def missing(self) -> int:
+        """How many pictures were missing from all galleries together."""
+        return sum(part.missing for part in self.parts.values())
+
+    def metrics(self) -> dict[str, float]:
+        """Each metric's mean over the parts under its own name, `R@10`, and the parts' as `dress R@10`."""
+        each = {name: part.metrics() for name, part in self.parts.items()}
+        means = {metric: math.fsum(figures[metric] for figures in each.values()) / len(each) for metric in self._names}
+        return {**means, **{f"{name} {metric}": each[name][metric] for name in each for metric in self._names}}
+
+    @property
+    def shown(self) -> list[str]:
+        """Of `metrics`, those worth showing to people: a mean where each part's figure is, and these."""
+        each = {name: part.shown for name, part in self.parts.items()}
+        means = [metric for metric in self._names if all(metric in own for own in each.values())]
+        return [*means, *(f"{name} {metric}" for name, own in each.items() for metric in own)]
+
+    @property
+    def ceilings(self) -> dict[str, float]:
+        """What each of `metrics` would be if every ranking were perfect."""
+        each = {name: {m: part.ceilings.get(m, 1.0) for m in self._names} for name, part in self.parts.items()}
+        means = {metric: math.fsum(own[metric] for own in each.values()) / len(each) for metric in self._names}
+        return {**means, **{f"{name} {metric}": own[metric] for name, own in each.items() for metric in own}}
+
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """The 95 % interval of each of `metrics`."""
+        figures = {name: part.metrics() for name, part in self.parts.items()}
+        ends = {name: part.intervals() for name, part in self.parts.items()}
+        means = {}
+        for metric in self._names:
+            mean = _mean([Difference(figures[name][metric], *ends[name][metric]) for name in self.parts])
+            means[metric] = (mean.low, mean.high)
+        return {**means, **{f"{name} {metric}": ends[name][metric] for name in ends for metric in self._names}}
+
+    def by_value(self) -> dict[str, dict[str, float]]:
+        """For each part, the number of its queries and its metrics."""
+        return {name: {"queries": part.queries, **part.metrics()} for name, part in self.parts.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """What `fti4cir evaluate --json` prints, with the fields that an `Evaluation` has."""
+        return {
+            "benchmark": self.benchmark,
+            "split": self.split,
+            "protocol": self.protocol,
+            "method": self.method,
+            "model": self.model,
+            "queries": self.queries,
+            "gallery": self.gallery,
+            "missing": self.missing,
+            "metrics": self.metrics(),
+            "intervals": {name: list(ends) for name, ends in self.intervals().items()},
+            "ceilings": self.ceilings,
+            "by_value": self.by_value(),
+        }
+
+    @property
+    def _names(self) -> list[str]:
+        return list(self._first.per_query)
+
+
+def average(benchmark: str, evaluations: Sequence[Evaluation]) -> Average:
+    """Put one method's evaluations of all parts of a benchmark together.
+
+    Args:
+        benchmark: the whole benchmark's name, `fashioniq`; its parts are called `fashioniq-dress` and so on.
+        evaluations: one a part.
+
+    Raises:
+        ValueError: if they are not of one method, model and split, with the same metrics.
+    """
+    told = {(one.method, one.model, one.split, tuple(one.per_query)) for one in evaluations}
+    if len(told) != 1:
+        raise ValueError(f"evaluations of {len(told)} kinds cannot be averaged")
+    return Average(benchmark, {one.benchmark.removeprefix(f"{benchmark}-"): one for one in evaluations})
+
+
+def compare(first: Evaluation | Average, second: Evaluation | Average, metric: str) -> Difference:
+    """How much better `first` is than `second` in a metric, paired by query; as `evaluation.compare`, of averages, too.
+
+    Raises:
+        ValueError: if the two do not score the same queries.
+    """
+    if isinstance(first, Evaluation) and isinstance(second, Evaluation):
+        return evaluation.compare(first, second, metric)
+    if isinstance(first, Average) and isinstance(second, Average) and first.parts.keys() == second.parts.keys():
+        return _mean([evaluation.compare(first.parts[name], second.parts[name], metric) for name in first.parts])
+    raise ValueError("only evaluations of the same queries can be compared")
+
+
+def differences(evaluations: Sequence[Evaluation | Average], metrics: Sequence[str]) -> list[dict[str, Any]]:
+    """What `compare` says of each evaluation but the first, against the first, in each of the metrics.
+
+    Ready for `json.dumps`; in the order of the evaluations, and for each in that of the metrics.
+    """
+    first, *others = evaluations
+    told = []
+    for other in others:
+        for metric in metrics:
+            difference = compare(other, first, metric)
+            told.append(
+                {
+                    "method": other.method,
+                    "model": other.model,
+                    "against": first.method,
+                    "against_model": first.model,
+                    "metric": metric,
+                    "difference": difference.mean,
+                    "interval": [difference.low, difference.high],
+                    "significant": difference.significant,
+                }
+            )
+    return told
+
+
+def _mean(parts: Sequence[Difference]) -> Difference:
+    """The mean of independent estimates, and its interval from theirs.
+
+    The variance of a mean of P independent estimates is the sum of theirs over P squared; the same is said here of
+    the squared distance from each estimate to each end of its interval, so that intervals may be lopsided (the "MOVER"
+    of Zou and Donner, Statistics in Medicine 2008).
+    """
+    count = len(parts)
+    mean = math.fsum(part.mean for part in parts) / count
+    below = math.hypot(*(part.mean - part.low for part in parts)) / count
+    above = math.hypot(*(part.high - part.mean for part in parts)) / count
+    return Difference(mean, mean - below, mean + above)

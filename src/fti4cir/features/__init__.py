@@ -1,0 +1,1 @@
+"""What frozen encoders give, computed once and kept."""

@@ -1,0 +1,1 @@
+"""Image files: find them, decode them, make them an encoder's input."""

@@ -1,0 +1,1 @@
+"""Methods of composed retrieval, one file each."""

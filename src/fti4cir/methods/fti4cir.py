@@ -1,0 +1,114 @@
+"""The method of this package, FTI4CIR, and what all methods by textual inversion share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..backbones.base import VisionFeatures
+from ..errors import ModelError
+from ..inversion.compose import encode_sentences
+from ..inversion.network import FineGrainedInversion
+from ..inversion.prompts import Sentence
+from ..training import losses
+from ..training.config import TrainingConfig
+from .base import Batch, Corpus, Learner, Model, noised
+
+
+class Inversion:
+    """A picture's pseudo-words in one sentence with the modification, by a network trained as `name`.
+
+    Raises:
+        ModelError: if the model has no inversion weights, or those of another method.
+    """
+
+    def __init__(self, name: str, model: Model) -> None:
+        self.name = name
+        model.require_inversion()  # now, not after the first thousand pictures
+        if model.method != name:
+            raise ModelError(
+                f"{model.name} has weights of {model.method}, none of {name}; train them with `fti4cir train --method "
+                f"{name} --backbone {model.encoder.name} --images FOLDER --captions FILE --output DIR` and give "
+                "--model DIR."
+            )
+        self._model = model
+
+    def compose(
+        self,
+        features: VisionFeatures,
+        texts: Sequence[str],
+        owner: Sequence[int] | None = None,
+        pictures: Sequence[Path] = (),
+    ) -> Tensor:
+        """Features of R pictures and B modifications, each of the picture `owner` says, to (B, D)."""
+        return self._model.compose_features(features, texts, owner, allow_blank=True)
+
+
+class InversionObjective:
+    """The losses of FTI4CIR, section 3.3, and our composed ones.
+
+    All sentences that hold pseudo-words pass the text tower together, each at its real length.
+    """
+
+    extra: Mapping[str, Any] = MappingProxyType({})
+
+    def __init__(self, config: TrainingConfig, corpus: Corpus) -> None:
+        self._config, self._encoder = config, corpus.encoder
+        self._temperature = 1 / corpus.encoder.logit_scale if config.temperature is None else config.temperature
+
+    def outputs(self, network: FineGrainedInversion, batch: Batch) -> dict[str, Tensor]:
+        """Features (B, D) of each kind of sentence, and what the orthogonality needs."""
+        config, weights = self._config, self._config.weights
+        template = network.config.template
+        assert batch.local is not None
+        words = network(noised(batch.image, config.noise) if config.noise else batch.image, batch.local)
+        if config.attribute_masking and words.attributes.shape[1]:
+            words = words.without_some(config.attribute_masking)
+        count = len(batch.rows)
+        sentences: dict[str, list[Sentence]] = {"whole": [network.config.sentence()] * count}
+        if weights.regularization_subject:
+            sentences["subject"] = [template.pseudo_subject(caption.attribute) for caption in batch.captions]
+        if weights.regularization_attributes and config.max_attributes:
+            sentences["attributes"] = [template.pseudo_attributes(caption.subject) for caption in batch.captions]
+        if batch.edited:
+            sentences["composed"] = [network.config.sentence(text) for text in batch.modifications]
+        together = [sentence for group in sentences.values() for sentence in group]
+        owner = torch.arange(count).repeat(len(sentences))
+        encoded = encode_sentences(self._encoder, together, words, owner)
+        result = dict(zip(sentences, encoded.split(count), strict=True))
+        if batch.edited:
+            with torch.no_grad():
+                result["edited"] = encode_sentences(self._encoder, [(text,) for text in batch.edited])
+        return {**result, "selected": words.selected.float(), "count": words.counts.float()}
+
+    def terms(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """The losses by name."""
+        config, weights = self._config, self._config.weights
+        terms: dict[str, Tensor] = {}
+        if weights.contrastive:
+            contrast = losses.contrastive if config.contrast == "all" else losses.contrastive_across
+            terms["contrastive"] = contrast(batch.image, outputs["whole"], self._temperature)
+        if weights.orthogonality and config.max_attributes:
+            terms["orthogonality"] = losses.orthogonality(outputs["selected"])
+        for name in ("subject", "attributes", "whole"):
+            if getattr(weights, f"regularization_{name}") and name in outputs:
+                terms[f"regularization_{name}"] = losses.regularization(outputs[name], batch.real)
+        temperature = config.composed_temperature
+        if weights.composed and batch.choice is not None:
+            query, choice = outputs["composed"], batch.choice
+            terms["composed"] = losses.composed(query, outputs["edited"], choice.others, choice.same, temperature)
+        if weights.composed_image and batch.found is not None:
+            query, choice = outputs["composed"][batch.found.places], batch.found.choice
+            terms["composed_image"] = losses.composed(query, batch.found.image, choice.others, choice.same, temperature)
+        if weights.description and batch.described is not None:
+            own, choice = batch.described.captions, batch.described.choice
+            terms["description"] = losses.composed(outputs["whole"], own, choice.others, choice.same, temperature)
+        return terms
+
+
+FTI4CIR = Learner(TrainingConfig(), InversionObjective)

@@ -1,0 +1,158 @@
+"""LinCIR: one pseudo-word a picture, learned from sentences alone.
+
+Gu, Chun, Kim, Kang, Yun, "Language-only Training of Zero-shot Composed Image Retrieval", CVPR 2024.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..captions.keywords import keyword_runs, keywords
+from ..inversion.compose import encode_sentences
+from ..inversion.network import FineGrainedInversion
+from ..inversion.prompts import Sentence, Slot, Template
+from ..training import losses
+from ..training.config import TrainingConfig
+from ..training.losses import LossWeights
+from .base import Batch, Corpus, Learner, noised
+
+_TEMPLATE = Template(modification="that {text}")
+_MARK = "$"
+"""Stands for the pseudo-word while keywords are replaced; captions are cleaned of it first."""
+
+
+def masked(caption: str, spans: list[tuple[int, int]]) -> Sentence:
+    """The caption with the subject's slot in the place of each span.
+
+    >>> masked("a dog on grass", [(2, 5), (9, 14)])
+    ('a', <Slot.SUBJECT: 'subject'>, 'on', <Slot.SUBJECT: 'subject'>)
+    """
+    pieces: list[str | Slot] = []
+    end = 0
+    for start, stop in spans:
+        pieces += [caption[end:start].strip(), Slot.SUBJECT]
+        end = stop
+    return tuple(piece for piece in (*pieces, caption[end:].strip()) if piece)
+
+
+def masked_runs(caption: str, runs: Sequence[str], draw: Callable[[int], int]) -> Sentence:
+    """The caption with the subject's slot in the place of its keywords, by LinCIR's published rule.
+
+    Each keyword is replaced wherever its letters stand, inside longer words too. At the first one that the caption
+    does not hold, and where there is none, a random word is replaced instead, and the rest stays. So a lone "a"
+    takes the letter out of all words: the published results were made with such sentences as well.
+
+    Args:
+        caption: without the mark `$`.
+        runs: keywords, as `keyword_runs` finds them.
+        draw: gives a random number from 0 up to below its argument.
+
+    >>> masked_runs("a dog on grass", ["a dog", "grass"], lambda count: 0)
+    (<Slot.SUBJECT: 'subject'>, 'on', <Slot.SUBJECT: 'subject'>)
+    """
+    marked = caption
+    for run in runs or [""]:
+        if run and run in caption:
+            marked = marked.replace(run, _MARK)
+            continue
+        words = caption.split()
+        if words:
+            marked = marked.replace(words[draw(len(words))], _MARK)
+        break
+    if _MARK not in marked:
+        return _TEMPLATE.pseudo(with_attributes=False)
+    pieces: list[str | Slot] = []
+    for number, piece in enumerate(marked.split(_MARK)):
+        pieces += [Slot.SUBJECT] * (number > 0) + [piece.strip()] * bool(piece.strip())
+    return tuple(pieces)
+
+
+def cleaned(caption: str) -> str:
+    """A caption as LinCIR reads it: in small letters, without `$`, and a person for the mark of a person's name."""
+    return caption.replace("<PERSON>", "person").lower().replace(_MARK, "").strip()
+
+
+class LinCirObjective:
+    """Self-masking projection: the sentence whose keywords are replaced by the word that the network makes of the
+    whole sentence's feature shall have that feature.
+
+    The network sees the text feature with noise, since it will see picture features later. As published it is the
+    raw feature, and pictures are not used at all; the quick recipe gives it the length of the picture's own.
+    """
+
+    extra: Mapping[str, Any] = MappingProxyType({})
+
+    def __init__(self, config: TrainingConfig, corpus: Corpus) -> None:
+        self._config, self._encoder = config, corpus.encoder
+
+    def outputs(self, network: FineGrainedInversion, batch: Batch) -> dict[str, Tensor]:
+        """The features of the masked captions, and of the captions, (B, D) each."""
+        texts = [str(caption) for caption in batch.captions]
+        if self._config.keywords == "runs":
+            texts = list(map(cleaned, texts))
+        with torch.no_grad():
+            whole = encode_sentences(self._encoder, [(text,) for text in texts])
+        words = network(self._with_noise(whole, batch.image), batch.image.new_zeros(len(texts), 0, 0))
+        return {"masked": encode_sentences(self._encoder, self._masked(texts), words), "text": whole}
+
+    def _with_noise(self, text: Tensor, image: Tensor) -> Tensor:
+        """What the network sees of text features (B, D). Noise of a random amount for each sentence reaches from the
+        texts' region to the pictures'."""
+        if self._config.text_noise == "unit":
+            return text + torch.rand(len(text), 1, device=text.device) * torch.randn_like(text)
+        length = image.norm(dim=-1, keepdim=True)
+        scaled = text * (length / text.norm(dim=-1, keepdim=True))
+        return noised(scaled, torch.rand(len(text), 1, device=scaled.device))
+
+    def _masked(self, texts: Sequence[str]) -> list[Sentence]:
+        if self._config.keywords == "nouns":
+            return [masked(text, spans) for text, spans in zip(texts, keywords(texts), strict=True)]
+        return [masked_runs(text, runs, _draw) for text, runs in zip(texts, keyword_runs(texts), strict=True)]
+
+    def terms(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """The distance between the two."""
+        distance = losses.squared_distance if self._config.masked_loss == "squared" else losses.regularization
+        return {"masked": distance(outputs["masked"], outputs["text"])}
+
+
+def _draw(count: int) -> int:
+    """From PyTorch's random numbers, as the dropout: the trainer has set them for this step."""
+    return int(torch.randint(count, ()))
+
+
+LINCIR = Learner(
+    TrainingConfig(
+        method="lincir",
+        steps=20_000,
+        batch_size=512,
+        learning_rate=1e-4,
+        weight_decay=0.01,
+        schedule="constant",
+        weights=LossWeights(0.0, 0.0, 0.0, 0.0, 0.0, masked=1.0),
+        max_attributes=0,
+        dropout=0.5,
+        template=_TEMPLATE,
+        bfloat16=True,
+        keywords="runs",
+        text_noise="unit",
+        masked_loss="squared",
+    ),
+    LinCirObjective,
+    quick=TrainingConfig(
+        method="lincir",
+        epochs=5,
+        batch_size=128,
+        learning_rate=1e-4,
+        schedule="constant",
+        weights=LossWeights(0.0, 0.0, 0.0, 0.0, 0.0, masked=1.0),
+        max_attributes=0,
+        dropout=0.5,
+        template=_TEMPLATE,
+        bfloat16=True,
+    ),
+)

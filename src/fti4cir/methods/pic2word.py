@@ -1,0 +1,53 @@
+"""Pic2Word: one pseudo-word a picture, from contrastive learning alone.
+
+Saito, Sohn, Zhang, Li, Lee, Saenko, Pfister, "Pic2Word: Mapping Pictures to Words for Zero-shot Composed Image
+Retrieval", CVPR 2023.
+"""
+
+from __future__ import annotations
+
+from ..inversion.prompts import Template
+from ..training.config import TrainingConfig
+from ..training.losses import LossWeights
+from .base import Learner
+from .fti4cir import InversionObjective
+
+PIC2WORD = Learner(
+    TrainingConfig(
+        method="pic2word",
+        epochs=30,
+        batch_size=128,
+        learning_rate=1e-4,
+        weight_decay=0.1,
+        decay_biases=False,
+        beta2=0.98,
+        epsilon=1e-6,
+        schedule="warmup-cosine",
+        warmup_steps=10_000,
+        contrast="across",
+        temperature=None,
+        weights=LossWeights(1.0, 0.0, 0.0, 0.0, 0.0),
+        max_attributes=0,
+        hidden_width=512,
+        activation="relu",
+        dropout=0.1,
+        template=Template(modification=", {text}"),
+        bfloat16=True,
+    ),
+    InversionObjective,
+    quick=TrainingConfig(
+        method="pic2word",
+        epochs=5,
+        batch_size=128,
+        learning_rate=1e-4,
+        weight_decay=0.1,
+        schedule="cosine",
+        warmup_steps=50,
+        temperature=0.05,
+        weights=LossWeights(1.0, 0.0, 0.0, 0.0, 0.0),
+        max_attributes=0,
+        dropout=0.1,
+        template=Template(modification=", {text}"),
+        bfloat16=True,
+    ),
+)

@@ -1,0 +1,210 @@
+"""A loaded model: a dual encoder, and where there is one, the inversion network that belongs to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..backbones.base import DualEncoder, VisionFeatures, image_fingerprint
+from ..errors import InputError, ModelError
+from ..images.decode import Source, check_pictures, open_picture
+from ..inversion import prompts
+from ..inversion.compose import encode_sentences
+from ..inversion.network import FineGrainedInversion
+
+if TYPE_CHECKING:
+    from .explain import Explanation
+
+Picture = Source
+
+
+class Model:
+    """Pictures, texts and pictures-with-texts to unit-length features in one joint space.
+
+    Made by `fti4cir.load`. All features come back as float32 on the CPU.
+
+    `method` says what the inversion network was trained as, `extra` holds what that training left besides.
+    """
+
+    def __init__(
+        self,
+        encoder: DualEncoder,
+        inversion: FineGrainedInversion | None,
+        name: str,
+        method: str = "fti4cir",
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.encoder = encoder
+        self.method = method
+        self.extra: Mapping[str, Any] = extra or {}
+        self.inversion = inversion.eval().requires_grad_(False).to(encoder.device) if inversion else None
+        self.name = name
+        if inversion is not None:
+            config = inversion.config
+            for width in ("joint_width", "vision_width", "token_width"):
+                if getattr(config, width) != getattr(encoder, width):
+                    raise ModelError(
+                        f"The inversion weights of {name} do not fit the encoder {encoder.name}: their {width} is "
+                        f"{getattr(config, width)}, the encoder's {getattr(encoder, width)}."
+                    )
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the image features would: a store keeps it beside its vectors."""
+        return image_fingerprint(self.encoder)
+
+    def features(self, images: Sequence[Picture], batch_size: int = 32) -> VisionFeatures:
+        """What the image tower gives: image features (B, D), not normalised, local features (B, P, V).
+
+        Files are decoded exactly. InputError if one of `images` is no image, or there is none at all.
+        """
+        check_pictures(images)
+        blocks = []
+        for start in range(0, len(images), batch_size):
+            opened = [open_picture(image) for image in images[start : start + batch_size]]
+            blocks.append(self.encoder.encode_pixels(torch.stack([self.encoder.preprocess(image) for image in opened])))
+        if not blocks:
+            raise InputError("There is no picture to encode.")
+        return VisionFeatures(
+            torch.cat([block.image for block in blocks]), torch.cat([block.local for block in blocks])
+        )
+
+    def encode_images(self, images: Sequence[Picture], batch_size: int = 32) -> Tensor:
+        """Pictures (paths, PIL images or arrays (H, W, 3) of uint8) to unit-length features (B, D).
+
+        Raises:
+            PictureError: if one cannot be read.
+            InputError: if one is no image.
+
+        """
+        check_pictures(images)
+        if not images:
+            return torch.zeros(0, self.encoder.joint_width)
+        return F.normalize(self.features(images, batch_size).image, dim=-1).cpu()
+
+    @torch.no_grad()
+    def encode_texts(self, texts: Sequence[str], batch_size: int = 64, allow_blank: bool = False) -> Tensor:
+        """Texts to unit-length features (B, D).
+
+        Args:
+            texts: B texts.
+            batch_size: texts at a time.
+            allow_blank: encode a blank text, too, as the text tower's start and end tokens alone. Benchmarks have such.
+
+        Raises:
+            InputError: if a text is blank, unless that is allowed.
+
+        """
+        _refuse_string(texts)
+        checked = [prompts.check_text(text, allow_blank) for text in texts]
+        sentences: list[prompts.Sentence] = [(text,) if text else () for text in checked]
+        blocks = [
+            encode_sentences(self.encoder, sentences[start : start + batch_size])
+            for start in range(0, len(sentences), batch_size)
+        ]
+        return F.normalize(torch.cat(blocks), dim=-1).cpu() if blocks else torch.zeros(0, self.encoder.joint_width)
+
+    def compose(self, images: Sequence[Picture], texts: Sequence[str], batch_size: int = 32) -> Tensor:
+        """Each picture with its text, "this picture, but {text}", to unit-length features (B, D).
+
+        Raises:
+            InputError: if the two are not equally many, or a text is empty.
+            PictureError: if a picture cannot be read.
+            ModelError: if the model has no inversion weights.
+
+        """
+        _refuse_string(texts)
+        check_pictures(images)
+        if len(images) != len(texts):
+            raise InputError(f"There are {len(images)} pictures but {len(texts)} texts; each picture needs one text.")
+        for text in texts:
+            prompts.check_text(text)
+        if not images:
+            return torch.zeros(0, self.encoder.joint_width)
+        return self.compose_features(self.features(images, batch_size), texts, batch_size=batch_size)
+
+    @torch.no_grad()
+    def compose_features(
+        self,
+        features: VisionFeatures,
+        texts: Sequence[str],
+        owner: Sequence[int] | None = None,
+        batch_size: int = 32,
+        allow_blank: bool = False,
+    ) -> Tensor:
+        """`compose` for pictures whose features are known; each picture's pseudo-words are made once.
+
+        Args:
+            features: of R pictures, image (R, D) and local (R, P, V).
+            texts: B modifications.
+            owner: the row of each text's picture; None: text i belongs to picture i.
+            batch_size: pictures, and sentences, at a time.
+            allow_blank: compose a blank text, too, as `Template.pseudo` says. Benchmarks have such.
+
+        Returns:
+            (B, D) unit-length features.
+
+        Raises:
+            InputError: if a text is blank, unless that is allowed.
+            ModelError: if the model has no inversion weights.
+
+        """
+        inversion = self.require_inversion()
+        texts = [prompts.check_text(text, allow_blank) for text in texts]
+        owner = range(len(texts)) if owner is None else owner
+        composed = torch.empty(len(texts), self.encoder.joint_width)
+        for start in range(0, len(features.image), batch_size):
+            stop = start + batch_size
+            words = inversion(
+                features.image[start:stop].to(self.encoder.device),
+                features.local[start:stop].float().to(self.encoder.device),
+            )
+            asked = [place for place, row in enumerate(owner) if start <= row < stop]
+            for first in range(0, len(asked), batch_size):
+                block = asked[first : first + batch_size]
+                sentences = [inversion.config.sentence(texts[place]) for place in block]
+                rows = torch.tensor([owner[place] - start for place in block])
+                composed[block] = encode_sentences(self.encoder, sentences, words, rows).cpu()
+        return F.normalize(composed, dim=-1)
+
+    def explain(self, image: Picture) -> Explanation:
+        """Which pseudo-words the picture gets, what they are near to, and where each one looked.
+
+        Raises:
+            PictureError: if the picture cannot be read.
+            ModelError: if the model has no inversion weights.
+
+        """
+        # Imported here, for only this one of all uses of a model needs it.
+        from .explain import explain
+
+        return explain(self, image)
+
+    def require_inversion(self) -> FineGrainedInversion:
+        """The inversion network; ModelError with the mend if there is none."""
+        if self.inversion is None:
+            raise ModelError(
+                f"{self.name} has no inversion weights, so it cannot compose a picture with a text; train them with "
+                f"`fti4cir train --backbone {self.name} --images FOLDER --captions FILE --output DIR` "
+                "and give --model DIR."
+            )
+        return self.inversion
+
+
+def require_one_encoder(models: Sequence[Model]) -> None:
+    """Refuse models whose features cannot be compared; ModelError names the first that differs, and what to do."""
+    for model in models:
+        if model.fingerprint != models[0].fingerprint:
+            raise ModelError(
+                f"{models[0].name} and {model.name} cannot be compared in one pass, for their encoders differ; "
+                "evaluate each by itself."
+            )
+
+
+def _refuse_string(texts: Sequence[str]) -> None:
+    if isinstance(texts, str):
+        raise InputError(f"Texts come as a list; give [{texts!r}].")

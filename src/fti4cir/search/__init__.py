@@ -1,0 +1,1 @@
+"""Collections of images: index them, search them."""

@@ -1,0 +1,74 @@
+"""Pictures for a first try that are on the machine already, and queries that suit them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import InputError
+from ..images.decode import find_pictures
+
+_STAMPS = Path("/usr/share/tuxpaint/stamps")  # Debian's package tuxpaint-stamps-default
+
+
+class Example(NamedTuple):
+    """One query: a picture, relative to the folder, and what should be different; or words alone."""
+
+    image: str | None
+    text: str
+
+    def __str__(self) -> str:
+        return f'{self.image}, but "{self.text}"' if self.image else f'"{self.text}"'
+
+
+class DemoPictures(NamedTuple):
+    """A folder of pictures and queries for it."""
+
+    folder: Path
+    examples: Sequence[Example]
+
+
+# Each needs its picture and its text: neither alone has the same first result. A test measures it.
+_STAMPS_EXAMPLES = (
+    Example("food/fruit/orange.png", "in green"),  # a green apple
+    Example("clothes/hats/tophat.png", "in blue"),  # a blue fedora
+    Example(None, "a bird"),
+)
+_SKIMAGE_EXAMPLES = (
+    Example("astronaut.png", "in black and white"),  # a grey photograph of another person
+    Example("moon.png", "with many stars"),  # the Hubble deep field
+    Example(None, "a cat"),
+)
+
+
+def choose_pictures(folder: Path | None = None) -> DemoPictures:
+    """The given folder, or else Debian's Tux Paint stamps, or the photos within scikit-image, if installed.
+
+    Raises InputError, with the mend, if there are none.
+    """
+    if folder is not None:
+        pictures = find_pictures(folder)
+        if not pictures:
+            raise InputError(f"There are no pictures in '{folder}'.")
+        image = pictures[0].relative_to(folder).as_posix()
+        return DemoPictures(folder, (Example(image, "in red"), Example(image, "at night"), Example(None, "a person")))
+    if _STAMPS.is_dir():
+        return DemoPictures(_STAMPS, _STAMPS_EXAMPLES)
+    skimage = find_spec("skimage")
+    if skimage is not None and skimage.origin is not None:
+        return DemoPictures(Path(skimage.origin).parent / "data", _SKIMAGE_EXAMPLES)
+    raise InputError(
+        "There are no pictures for the demo on this machine; run `pip install 'fti4cir[demo]'`, "
+        "or name a folder of your own with --folder."
+    )
+
+
+def store_location(folder: Path, fingerprint: str) -> Path:
+    """Where the demo keeps the store of a folder for a model: in the user's cache, since it may go at any time."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    name = hashlib.blake2b(f"{folder.resolve()}\0{fingerprint}".encode(), digest_size=8).hexdigest()
+    return cache / "fti4cir" / "demo" / name

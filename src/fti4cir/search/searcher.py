@@ -1,0 +1,136 @@
+"""Search a store with pictures, words, or pictures changed by words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..errors import InputError
+from ..escaping import is_utf8
+from ..images.decode import Source, check_pictures, content_digest, decode_picture, open_picture, read_file
+from .store import Store
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..models.model import Model
+
+WITHOUT_SHARE = 0.5
+"""How much of the unwanted words' feature is taken off the query's.
+
+Both have unit length. What a picture scores is its likeness to the wanted less this share of its likeness to
+the unwanted. With a share of 1 the two count alike, and pictures that are merely far from the unwanted win
+although they show nothing of what was asked for; at a half, the wanted leads and the unwanted decides among
+pictures that suit it about equally.
+"""
+
+
+class Result(NamedTuple):
+    """One found picture."""
+
+    path: Path
+    """Absolute: the indexed folder's path joined with the picture's path in it."""
+    score: float
+    """Cosine of the query's feature with the picture's, -1 to 1."""
+
+
+def check_query(images: Sequence[Source], text: str | None, without: str | None = None, k: int = 1) -> None:
+    """Refuse a query that says nothing, as `Searcher.search` does, before a model is loaded for it; InputError."""
+    check_pictures(images)
+    for name, words in (("text", text), ("text of what to leave out", without)):
+        if words is not None and not words.strip():
+            raise InputError(f"The {name} is empty.")
+        if words is not None and not is_utf8(words):
+            raise InputError(f"The {name} is not valid UTF-8: '{words}'.")
+    if not images and text is None:
+        raise InputError("There is nothing to search for; give a picture, a text, or both.")
+    if k < 1:
+        raise InputError(f"The number of results must be at least 1, not {k}.")
+
+
+class Searcher:
+    """Searches one store with the model that made it."""
+
+    def __init__(self, model: Model, store: Store) -> None:
+        """A StoreError if another model made the store."""
+        store.check_model(model.name, model.fingerprint)
+        self.model = model
+        self.store = store
+
+    def search(
+        self,
+        images: Sequence[Source] = (),
+        text: str | None = None,
+        without: str | None = None,
+        k: int = 10,
+        where: str | None = None,
+        include_reference: bool = False,
+    ) -> list[Result]:
+        """The k best pictures of the store, best first.
+
+        `images` alone finds pictures like them, `text` alone pictures of what it says, both together "these
+        pictures, but ...". Several images are averaged. `without` says what must not be seen. `where` is an
+        SQL condition over the store's columns (see `fti4cir.search.store`), for instance `width >= 1000`.
+
+        Unless `include_reference` is true, images given as files are not among the results, and neither are
+        copies of them.
+
+        Raises InputError for a query that says nothing, PictureError for a picture that cannot be read,
+        StoreError for a condition that cannot be understood.
+        """
+        check_query(images, text, without, k)
+        pictures: list[Image.Image] = []
+        paths: list[str] = []
+        digests: list[str] = []
+        # As small as the index saw it: the same file then has the same feature.
+        size = self.model.encoder.decode_at_least
+        for image in images:
+            if not isinstance(image, str | Path):
+                pictures.append(open_picture(image))
+                continue
+            data = read_file(image)
+            pictures.append(decode_picture(data, image, at_least=size).image)
+            if not include_reference:
+                digests.append(content_digest(data))
+                # By its path too: the file may have changed since it was indexed.
+                paths += self._stored_paths(Path(image))
+        query = self._query(pictures, text, without)
+        hits = self.store.search(query, k, where, without_paths=paths, without_digests=digests)
+        return [Result(self.store.info.root / hit.path, hit.score) for hit in hits]
+
+    def _query(self, pictures: list[Image.Image], text: str | None, without: str | None) -> NDArray[np.float32]:
+        """The query's feature, (D,), unit length."""
+        if not pictures:
+            assert text is not None  # `search` has seen to it
+            features = self.model.encode_texts([text])  # (1, D)
+        elif text is None:
+            features = self.model.encode_images(pictures)  # (N, D)
+        else:
+            features = self.model.compose(pictures, [text] * len(pictures))  # (N, D)
+        query = _unit(_unit(_rows(features)).mean(axis=0))  # (D,)
+        if without is not None:
+            query = _unit(query - WITHOUT_SHARE * _unit(_rows(self.model.encode_texts([without]))[0]))
+        return query
+
+    def _stored_paths(self, path: Path) -> list[str]:
+        """Under which paths the store may know a file: as it is named, and with links resolved."""
+        root = self.store.info.root
+        names = {path.absolute(), path.resolve()}
+        return [name.relative_to(root).as_posix() for name in names if name.is_relative_to(root)]
+
+
+def _rows(features: Tensor) -> NDArray[np.float32]:
+    rows: NDArray[np.float32] = features.detach().float().cpu().numpy()
+    return rows
+
+
+def _unit(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scaled to unit length along the last axis; what has no length stays as it is."""
+    lengths = np.linalg.norm(features, axis=-1, keepdims=True)
+    scaled: NDArray[np.float32] = features / np.maximum(lengths, 1e-12)
+    return scaled

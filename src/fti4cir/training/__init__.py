@@ -1,0 +1,1 @@
+"""The training engine: it is handed an objective and knows no method."""

@@ -1,0 +1,441 @@
+"""Features of pictures and sentences: what is computed, what is kept, and what goes wrong."""
+
+import os
+import resource
+import tarfile
+import threading
+from collections import namedtuple
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from fti4cir.backbones.clip import ClipEncoder
+from fti4cir.captions import table as captioned
+from fti4cir.captions.table import CaptionedPictures
+from fti4cir.errors import CacheError, ModelError, NoRoomError, PictureError
+from fti4cir.features import cache as features
+from fti4cir.features.cache import Features, FileSource, Share, StreamedFeatures, compute, compute_rows, compute_texts
+from fti4cir.inversion.compose import encode_sentences
+from fti4cir.training import trainer as training
+from tinyclip import clip_folder, encoder
+from tinydata import SMALL, SMALL_ATTRIBUTES, data, log_of, one_thread, quiet, write_data
+
+__all__ = ["clip_folder", "data", "encoder", "one_thread"]
+
+pytestmark = pytest.mark.numeric
+
+CPU = torch.device("cpu")
+PER_BLOCK = 8
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "_BLOCK", PER_BLOCK)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> SimpleNamespace:
+    """Pictures that a test may change: 41 of them, the last one broken."""
+    return write_data(tmp_path / "own")
+
+
+@pytest.fixture
+def encoded(encoder: ClipEncoder, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many pictures passed the encoder each time; without the one of zeros that shows the features' shape."""
+    counts: list[int] = []
+    real = encoder.encode_pixels
+
+    def encode(pixels: torch.Tensor) -> object:
+        if pixels.any():
+            counts.append(len(pixels))
+        return real(pixels)
+
+    monkeypatch.setattr(encoder, "encode_pixels", encode, raising=False)
+    return counts
+
+
+def opened(data: SimpleNamespace) -> CaptionedPictures:
+    return captioned.load(data.pictures, data.captions)
+
+
+def repaint(path: Path) -> None:
+    Image.new("RGB", (40, 36), (123, 45, 67)).save(path)
+
+
+def assert_equal(one: Features, other: Features) -> None:
+    assert one.local is not None
+    assert other.local is not None
+    np.testing.assert_array_equal(one.image, other.image)
+    np.testing.assert_array_equal(one.local, other.local)
+    assert one.unreadable == other.unreadable
+
+
+def test_features_are_the_encoders(data: SimpleNamespace, encoder: ClipEncoder, tmp_path: Path) -> None:
+    found = compute(tmp_path / "f", encoder, opened(data), quiet)
+    names = opened(data).names
+    assert list(found.unreadable) == [names.index("broken.png")]
+    rows = [names.index("07.png"), names.index("03.png")]
+    pictures = [encoder.preprocess(Image.open(data.pictures / names[row])) for row in rows]
+    expected = encoder.encode_pixels(torch.stack(pictures))
+    image, local = found.take(rows, CPU)
+    torch.testing.assert_close(image, expected.image, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(local, expected.local, rtol=2e-3, atol=2e-3)
+
+
+def test_without_local_features(data: SimpleNamespace, encoder: ClipEncoder, tmp_path: Path) -> None:
+    found = compute(tmp_path / "f", encoder, opened(data), quiet, local=False)
+    assert found.local is None
+    np.testing.assert_array_equal(found.image, compute(tmp_path / "g", encoder, opened(data), quiet).image)
+    assert not (tmp_path / "f" / "local.f16").exists()
+    with pytest.raises(ValueError, match="without the local ones"):
+        found.take([0], CPU)
+
+
+# -- what is computed anew ------------------------------------------------------------------------------------
+def test_nothing_is_computed_twice(
+    own: SimpleNamespace, encoder: ClipEncoder, encoded: list[int], tmp_path: Path
+) -> None:
+    compute(tmp_path / "f", encoder, opened(own), quiet)
+    assert encoded == [8, 8, 8, 8, 8]  # the broken picture is the 41st
+    said: list[str] = []
+    compute(tmp_path / "f", encoder, opened(own), said.append)
+    assert len(encoded) == 5
+    assert said == []
+
+
+def test_a_changed_picture_is_computed_anew_with_its_block(
+    own: SimpleNamespace, encoder: ClipEncoder, encoded: list[int], tmp_path: Path
+) -> None:
+    before = np.array(compute(tmp_path / "f", encoder, opened(own), quiet).image)
+    repaint(own.pictures / "10.png")
+    encoded.clear()
+    changed = compute(tmp_path / "f", encoder, opened(own), quiet)
+    assert encoded == [8]
+    assert set(np.flatnonzero((changed.image != before).any(axis=1))) == {10}
+    assert_equal(changed, compute(tmp_path / "g", encoder, opened(own), quiet))
+    encoded.clear()
+    compute(tmp_path / "f", encoder, opened(own), quiet)
+    assert encoded == []
+
+
+def test_a_touched_picture_is_not_computed_anew(
+    own: SimpleNamespace, encoder: ClipEncoder, encoded: list[int], tmp_path: Path
+) -> None:
+    compute(tmp_path / "f", encoder, opened(own), quiet)
+    encoded.clear()
+    os.utime(own.pictures / "10.png", (1, 1))
+    compute(tmp_path / "f", encoder, opened(own), quiet)
+    assert encoded == []
+
+
+def test_a_change_that_size_and_time_do_not_show_is_the_users_own(
+    own: SimpleNamespace, encoder: ClipEncoder, encoded: list[int], tmp_path: Path
+) -> None:
+    """What saves reading every picture in every run: only where these differ is the content looked at."""
+    picture = own.pictures / "10.png"
+    compute(tmp_path / "f", encoder, opened(own), quiet)
+    before, size = picture.stat(), len(picture.read_bytes())
+    picture.write_bytes(b"x" * size)
+    encoded.clear()
+    os.utime(picture, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert 10 not in compute(tmp_path / "f", encoder, opened(own), quiet).unreadable
+    os.utime(picture, (1, 1))
+    assert 10 in compute(tmp_path / "f", encoder, opened(own), quiet).unreadable
+
+
+def test_a_mended_picture_gets_features(
+    own: SimpleNamespace, encoder: ClipEncoder, encoded: list[int], tmp_path: Path
+) -> None:
+    first = compute(tmp_path / "f", encoder, opened(own), quiet)
+    assert list(first.unreadable) == [40]
+    assert not first.image[40].any()
+    repaint(own.pictures / "broken.png")
+    encoded.clear()
+    mended = compute(tmp_path / "f", encoder, opened(own), quiet)
+    assert mended.unreadable == {}
+    assert mended.image[40].any()
+    assert encoded == [1]  # alone in its block
+
+
+def test_a_picture_that_is_gone_or_back_again(
+    own: SimpleNamespace, encoder: ClipEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = opened(own)
+    first = compute(tmp_path / "f", encoder, source, quiet)
+    unmended = dict(first.unreadable)
+    (own.pictures / "10.png").rename(tmp_path / "10.png")
+    gone = compute(tmp_path / "f", encoder, source, quiet)
+    assert "No such file" in gone.unreadable[10]
+    assert not gone.image[10].any()
+    (tmp_path / "10.png").rename(own.pictures / "10.png")
+    again = compute(tmp_path / "f", encoder, source, quiet)
+    assert again.unreadable == unmended
+    np.testing.assert_array_equal(again.image, compute(tmp_path / "g", encoder, source, quiet).image)
+
+
+def test_a_picture_that_may_be_read_again(
+    own: SimpleNamespace, encoder: ClipEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Permissions change neither the size nor the time of a file."""
+    real = captioned.FileReader.read
+
+    def refuse(reader: captioned.FileReader, name: str) -> bytes:
+        if name == "10.png":
+            raise PictureError("Cannot read '10.png': Permission denied.")
+        return real(reader, name)
+
+    with monkeypatch.context() as refused:
+        refused.setattr(captioned.FileReader, "read", refuse)
+        assert 10 in compute(tmp_path / "f", encoder, opened(own), quiet).unreadable
+    assert 10 not in compute(tmp_path / "f", encoder, opened(own), quiet).unreadable
+
+
+def test_a_moved_folder_keeps_its_features(
+    own: SimpleNamespace, encoder: ClipEncoder, encoded: list[int], tmp_path: Path
+) -> None:
+    compute(tmp_path / "f", encoder, opened(own), quiet)
+    encoded.clear()
+    moved = SimpleNamespace(pictures=own.pictures.rename(tmp_path / "moved"), captions=own.captions)
+    compute(tmp_path / "f", encoder, opened(moved), quiet)
+    assert encoded == []
+
+
+def test_a_tar_file(own: SimpleNamespace, encoder: ClipEncoder, encoded: list[int], tmp_path: Path) -> None:
+    def pack() -> None:
+        with tarfile.open(tmp_path / "p.tar", "w") as tar:
+            for path in sorted(own.pictures.iterdir()):
+                tar.add(path, path.name)
+
+    pack()
+    packed = SimpleNamespace(pictures=tmp_path / "p.tar", captions=own.captions)
+    from_tar = compute(tmp_path / "f", encoder, opened(packed), quiet)
+    from_folder = compute(tmp_path / "g", encoder, opened(own), quiet)
+    np.testing.assert_array_equal(from_tar.image, from_folder.image)
+    repaint(own.pictures / "10.png")
+    pack()
+    encoded.clear()
+    changed = compute(tmp_path / "f", encoder, opened(packed), quiet)
+    assert encoded == [8]
+    assert (changed.image[10] != from_folder.image[10]).any()
+
+
+def test_files_anywhere(own: SimpleNamespace, encoder: ClipEncoder, tmp_path: Path) -> None:
+    source = FileSource((str(own.pictures / "03.png"), str(own.pictures / "07.png")))
+    found = compute(tmp_path / "f", encoder, source, quiet)
+    whole = compute(tmp_path / "g", encoder, opened(own), quiet)
+    np.testing.assert_allclose(found.image, whole.image[[3, 7]], rtol=1e-4, atol=1e-4)
+
+
+# -- several processes ----------------------------------------------------------------------------------------
+def test_two_shares_make_what_one_process_makes(data: SimpleNamespace, encoder: ClipEncoder, tmp_path: Path) -> None:
+    whole = compute(tmp_path / "whole", encoder, opened(data), quiet)
+    barrier = threading.Barrier(2, timeout=30)
+
+    def part(rank: int) -> Features:
+        return compute(tmp_path / "parts", encoder, opened(data), quiet, share=Share(rank, 2, barrier.wait))
+
+    with ThreadPoolExecutor(2) as pool:
+        parts, _ = pool.map(part, range(2))
+    assert_equal(parts, whole)
+    for name in ("image.f32", "local.f16"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    one, other = ((tmp_path / name / "blocks.jsonl").read_text().splitlines() for name in ("parts", "whole"))
+    assert sorted(one) == sorted(other)
+
+
+# -- what goes wrong ------------------------------------------------------------------------------------------
+def test_features_of_others_are_kept(
+    data: SimpleNamespace, encoder: ClipEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "f"
+    compute(folder, encoder, opened(data), quiet)
+    before = (folder / "image.f32").read_bytes()
+    monkeypatch.setattr(encoder, "fingerprint", "another")
+    with pytest.raises(CacheError, match="of other pictures or of another encoder; delete it"):
+        compute(folder, encoder, opened(data), quiet)
+    assert (folder / "image.f32").read_bytes() == before
+
+
+def test_a_folder_with_other_things_keeps_them(data: SimpleNamespace, encoder: ClipEncoder, tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_text("dear")
+    compute(tmp_path, encoder, opened(data), quiet)
+    assert (tmp_path / "photo.jpg").read_text() == "dear"
+
+
+def test_damaged_features(data: SimpleNamespace, encoder: ClipEncoder, tmp_path: Path) -> None:
+    compute(tmp_path / "f", encoder, opened(data), quiet)
+    os.truncate(tmp_path / "f" / "local.f16", 1000)
+    with pytest.raises(CacheError, match=r"damaged: local\.f16"):
+        compute(tmp_path / "f", encoder, opened(data), quiet)
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room for ten thousand bytes: for the image features of the pictures, but not for the local ones."""
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(features.shutil, "disk_usage", lambda folder: usage(10_000))
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_too_little_room(data: SimpleNamespace, encoder: ClipEncoder, tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "f"
+    with pytest.raises(NoRoomError, match=r"take 0\.0 GB, but .*f has only 0\.0 GB left; choose a folder"):
+        compute(folder, encoder, opened(data), quiet)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(NoRoomError, match=r"take 25\.9 GB"):
+        features.require_room(folder, encoder, 15_000_000)
+    compute(folder, encoder, opened(data), quiet, local=False)
+
+
+def test_a_cache_that_has_its_room_needs_no_more(
+    data: SimpleNamespace, encoder: ClipEncoder, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    compute(tmp_path / "f", encoder, opened(data), quiet)
+    request.getfixturevalue("full_disk")
+    compute(tmp_path / "f", encoder, opened(data), quiet)
+
+
+def test_a_disk_that_fills_up_while_features_are_computed(
+    data: SimpleNamespace, encoder: ClipEncoder, tmp_path: Path
+) -> None:
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, limit[1]))
+        with pytest.raises(CacheError, match="cannot be written to"):
+            compute(tmp_path / "f", encoder, opened(data), quiet)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert 0 < (tmp_path / "f" / "blocks.jsonl").read_text().count('"digests"') < 6
+    interrupted = compute(tmp_path / "f", encoder, opened(data), quiet)
+    assert_equal(interrupted, compute(tmp_path / "g", encoder, opened(data), quiet))
+
+
+def test_features_that_are_no_numbers(
+    data: SimpleNamespace, encoder: ClipEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = encoder.encode_pixels
+    monkeypatch.setattr(
+        encoder, "encode_pixels", lambda pixels: real(pixels)._replace(local=real(pixels).local + 1e6), raising=False
+    )
+    with pytest.raises(ModelError, match="half precision cannot hold"):
+        compute(tmp_path / "f", encoder, opened(data), quiet)
+
+
+# -- features that are not kept -------------------------------------------------------------------------------
+@pytest.fixture
+def streamed(own: SimpleNamespace, encoder: ClipEncoder, tmp_path: Path) -> Iterator[StreamedFeatures]:
+    source = opened(own)
+    result = StreamedFeatures(compute(tmp_path / "global", encoder, source, quiet, local=False), source, encoder)
+    yield result
+    result.close()
+
+
+def test_streamed_features_are_the_kept_ones(
+    own: SimpleNamespace, encoder: ClipEncoder, streamed: StreamedFeatures, tmp_path: Path
+) -> None:
+    kept = compute(tmp_path / "f", encoder, opened(own), quiet)
+    assert streamed.unreadable == kept.unreadable
+    block = list(range(8, 16))  # what was a block in the cache, too
+    torch.testing.assert_close(streamed.take(block, CPU), kept.take(block, CPU), rtol=0, atol=0)
+    mixed = [33, 2, 2, *range(20, 39), 7]  # more than a block, and in no order
+    image, local = streamed.take(mixed, CPU)
+    torch.testing.assert_close(image, kept.take(mixed, CPU).image, rtol=0, atol=0)
+    torch.testing.assert_close(local, kept.take(mixed, CPU).local, rtol=2e-3, atol=2e-3)
+
+
+def test_a_streamed_picture_that_is_gone(own: SimpleNamespace, streamed: StreamedFeatures) -> None:
+    streamed.take([10], CPU)
+    (own.pictures / "10.png").unlink()
+    with pytest.raises(PictureError, match=r"10\.png"):
+        streamed.take([9, 10], CPU)
+
+
+def test_training_with_too_little_room_computes_the_local_features_in_every_step(
+    data: SimpleNamespace, clip_folder: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    config = training.preset("composed", **{**SMALL, **SMALL_ATTRIBUTES, "epochs": 1})
+
+    def train(name: str, say: Callable[[str], None]) -> Path:
+        return training.train(config, data.pictures, data.captions, clip_folder, tmp_path / name, say=say)
+
+    kept = train("kept", quiet)
+    request.getfixturevalue("full_disk")
+    said: list[str] = []
+    streaming = train("streaming", said.append)
+    [told] = [line for line in said if "GB" in line]
+    assert "--features" in told
+    assert "slower" in told
+    assert sorted(path.name for path in (streaming / "features" / "global").iterdir()) == [
+        "blocks.jsonl",
+        "image.f32",
+        "key",
+    ]
+    losses = [[float(row["total"]) for row in log_of(output)] for output in (kept, streaming)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2)
+    one, other = (load_file(output / "model.safetensors") for output in (kept, streaming))
+    for name, value in one.items():
+        torch.testing.assert_close(other[name], value, rtol=0, atol=5e-3)
+
+
+# -- sentences, and any other rows ----------------------------------------------------------------------------
+def test_features_of_texts(encoder: ClipEncoder, tmp_path: Path) -> None:
+    texts = ["a dog", "a black cat in the snow", "grass"]
+    found = compute_texts(tmp_path, encoder, texts, quiet)
+    expected = encode_sentences(encoder, [(text,) for text in texts])
+    torch.testing.assert_close(torch.from_numpy(np.array(found)), expected, rtol=1e-5, atol=1e-5)
+    compute_texts(tmp_path, encoder, texts[:2], quiet)
+    assert len(list(tmp_path.iterdir())) == 2  # a file for each list of texts
+
+
+def rows_of(made: list[tuple[int, int]]) -> Callable[[int, int], torch.Tensor]:
+    """What makes rows that hold their own number, and notes which."""
+
+    def make(start: int, stop: int) -> torch.Tensor:
+        made.append((start, stop))
+        return torch.arange(start, stop)[:, None].expand(-1, 3)
+
+    return make
+
+
+def test_rows_are_made_once(tmp_path: Path) -> None:
+    made: list[tuple[int, int]] = []
+    for _ in range(2):
+        rows = compute_rows(tmp_path, "things", ["key"], (10, 3), 4, rows_of(made), quiet)
+        assert rows.tolist() == [[number] * 3 for number in range(10)]
+    assert made == [(0, 4), (4, 8), (8, 10)]
+
+
+@pytest.mark.parametrize("kept", [0, 50, 48, 60, 96, 119, 120])  # of 120 bytes, in blocks of 48
+def test_rows_go_on_after_an_interruption(kept: int, tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    compute_rows(whole, "things", ["key"], (10, 3), 4, rows_of([]), quiet)
+    [file] = whole.iterdir()
+    (tmp_path / "cut").mkdir()
+    part = tmp_path / "cut" / file.with_suffix(".part").name
+    part.write_bytes(file.read_bytes()[:kept])
+    made: list[tuple[int, int]] = []
+    compute_rows(part.parent, "things", ["key"], (10, 3), 4, rows_of(made), quiet)
+    assert made == [(0, 4), (4, 8), (8, 10)][kept // 48 :]
+    assert [path.name for path in part.parent.iterdir()] == [file.name]
+    assert (part.parent / file.name).read_bytes() == file.read_bytes()
+
+
+def test_damaged_rows(tmp_path: Path) -> None:
+    compute_rows(tmp_path, "things", ["key"], (10, 3), 4, rows_of([]), quiet)
+    [file] = tmp_path.iterdir()
+    os.truncate(file, 100)
+    with pytest.raises(CacheError, match=f"The things in .*{file.name} are damaged; delete the file"):
+        compute_rows(tmp_path, "things", ["key"], (10, 3), 4, rows_of([]), quiet)
+
+
+def test_rows_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CacheError, match="cannot be written to"):
+        compute_rows(tmp_path / "file", "things", ["key"], (10, 3), 4, rows_of([]), quiet)

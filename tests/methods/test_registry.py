@@ -1,0 +1,145 @@
+"""The table of methods, and what learned methods share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+import fti4cir
+from fti4cir.backbones.base import VisionFeatures
+from fti4cir.errors import InputError, ModelError
+from fti4cir.methods.base import noised
+from fti4cir.methods.registry import LEARNED, METHODS, assign, create, learner
+
+WORDS = {"right": (1.0, 0.0), "up": (0.0, 1.0), "left": (-1.0, 0.0)}
+
+
+class Compass:
+    """A model in two dimensions: a text is a direction, and composing mirrors the picture."""
+
+    name = "compass"
+    encoder = None
+
+    def __init__(self, method: str) -> None:
+        self.method, self.extra = method, {}
+
+    def encode_texts(self, texts: Sequence[str], *, allow_blank: bool = False) -> Tensor:
+        return torch.tensor([WORDS[text] for text in texts])
+
+    def compose_features(
+        self,
+        features: VisionFeatures,
+        texts: Sequence[str],
+        owner: Sequence[int] | None = None,
+        *,
+        allow_blank: bool = False,
+    ) -> Tensor:
+        return torch.nn.functional.normalize(features.image, dim=-1).flip(-1)[owner or slice(None)]
+
+    def require_inversion(self) -> None:
+        """It has one."""
+
+
+def pictures(*vectors: tuple[float, float]) -> VisionFeatures:
+    return VisionFeatures(torch.tensor(vectors), torch.zeros(len(vectors), 1, 1))
+
+
+@pytest.mark.parametrize("name", [*LEARNED, "image", "text", "sum"])
+def test_every_method_has_its_name_and_gives_unit_vectors(name: str) -> None:
+    method = create(name, Compass(name))
+    assert method.name == name
+    composed = method.compose(pictures((3.0, 4.0), (1.0, 2.0)), ["up", "up"])
+    torch.testing.assert_close(composed.norm(dim=-1), torch.ones(2))
+
+
+@pytest.mark.parametrize("name", [*LEARNED, "image", "text", "sum"])
+def test_several_texts_of_one_picture(name: str) -> None:
+    method = create(name, Compass(name))
+    features, texts, owner = pictures((3.0, 4.0), (1.0, 2.0)), ["up", "right", "left"], [1, 0, 1]
+    repeated = method.compose(pictures((1.0, 2.0), (3.0, 4.0), (1.0, 2.0)), texts)
+    torch.testing.assert_close(method.compose(features, texts, owner), repeated)
+
+
+def test_the_names() -> None:
+    assert METHODS == ("fti4cir", "pic2word", "searle", "lincir", "searle-oti", "image", "text", "sum", "caption")
+    assert {name: method.preset.method for name, method in LEARNED.items()} == {name: name for name in LEARNED}
+
+
+def test_a_learned_method_is_what_the_model_composes() -> None:
+    composed = create("fti4cir", Compass("fti4cir")).compose(pictures((3.0, 4.0)), ["up"])
+    torch.testing.assert_close(composed, torch.tensor([[0.8, 0.6]]))
+
+
+def test_without_weights_a_learned_method_is_refused_at_once() -> None:
+    class Bare(Compass):
+        def require_inversion(self) -> None:
+            raise ModelError("no inversion weights")
+
+    with pytest.raises(ModelError, match="no inversion weights"):
+        create("fti4cir", Bare("fti4cir"))
+
+
+def test_weights_of_another_method_are_refused_with_how_to_train_its_own() -> None:
+    with pytest.raises(ModelError) as caught:
+        create("pic2word", fti4cir.load("mini"))
+    assert str(caught.value) == (
+        "mini has weights of fti4cir, none of pic2word; train them with `fti4cir train --method pic2word --backbone "
+        "mini --images FOLDER --captions FILE --output DIR` and give --model DIR."
+    )
+
+
+class Trained(Compass):
+    """A model with a network, or without one."""
+
+    def __init__(self, name: str, method: str, inversion: object = "weights") -> None:
+        super().__init__(method)
+        self.name, self.inversion = name, inversion
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ([], "fti4cir:a fti4cir:b searle:s searle:t"),
+        (["fti4cir"], "fti4cir:a fti4cir:b"),
+        (["sum", "searle", "fti4cir", "sum"], "sum:bare searle:s searle:t fti4cir:a fti4cir:b"),
+        (["image", "caption", "searle-oti"], "image:bare caption:bare searle-oti:s"),
+        (["pic2word", "magic"], "pic2word:bare magic:bare"),
+    ],
+)
+def test_which_method_stands_on_which_model(names: list[str], expected: str) -> None:
+    models = [
+        Trained("bare", "fti4cir", None), Trained("a", "fti4cir"), Trained("s", "searle"), Trained("b", "fti4cir"),
+        Trained("t", "searle"),
+    ]  # fmt: skip
+    pairs = assign(names, models)
+    assert " ".join(f"{name}:{model.name}" for name, model in pairs) == expected
+
+
+def test_a_model_without_weights_is_asked_for_the_papers_method() -> None:
+    assert [name for name, _ in assign([], [Trained("bare", "fti4cir", None)])] == ["fti4cir"]
+
+
+def test_unknown_methods() -> None:
+    with pytest.raises(InputError, match="no method 'magic'; available are: fti4cir, pic2word, searle, lincir, "):
+        create("magic", Compass("fti4cir"))
+    with pytest.raises(InputError, match="no method 'magic'"):
+        learner("magic")
+
+
+def test_what_can_be_trained() -> None:
+    assert learner("searle") is LEARNED["searle"]
+    with pytest.raises(
+        InputError, match="'sum' has nothing to train; what can be trained: fti4cir, pic2word, searle, lincir"
+    ):
+        learner("sum")
+
+
+def test_noise_is_as_long_as_it_says() -> None:
+    torch.manual_seed(0)
+    features = torch.randn(3, 10_000) * torch.tensor([[1.0], [20.0], [300.0]])
+    for amount in (0.5, torch.tensor([[0.1], [0.0], [2.0]])):
+        length = (noised(features, amount) - features).norm(dim=-1, keepdim=True) / features.norm(dim=-1, keepdim=True)
+        torch.testing.assert_close(length, torch.zeros(3, 1) + amount, rtol=0.05, atol=1e-6)

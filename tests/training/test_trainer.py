@@ -1,0 +1,766 @@
+"""Training on a tiny CLIP and generated pictures."""
+
+import importlib
+import itertools
+import json
+import os
+import random
+import resource
+import shutil
+import subprocess
+import sys
+import warnings
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+import fti4cir
+from fti4cir.backbones.clip import ClipEncoder
+from fti4cir.captions.split import SplitCaption
+from fti4cir.errors import ModelError, TrainingError
+from fti4cir.features.cache import Features
+from fti4cir.inversion.network import FineGrainedInversion
+from fti4cir.methods import searle
+from fti4cir.methods.fti4cir import InversionObjective
+from fti4cir.methods.registry import create
+from fti4cir.models import loading as checkpoint
+from fti4cir.training import trainer as training
+from fti4cir.training.config import TrainingConfig
+from fti4cir.training.distributed import World
+from fti4cir.training.losses import LossWeights
+from fti4cir.training.trainer import preset, train
+from tinyclip import clip_folder, encoder
+from tinydata import SMALL, SMALL_ATTRIBUTES, data, log_of, one_thread, quiet, weights_of
+
+__all__ = ["clip_folder", "data", "encoder", "one_thread"]
+
+FINE = {**SMALL, **SMALL_ATTRIBUTES}
+CONFIG = preset("composed", **FINE)
+
+
+@pytest.fixture(scope="module")
+def trained(data: SimpleNamespace, clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("trained") / "model"
+    return train(CONFIG, data.pictures, data.captions, clip_folder, output, say=quiet)
+
+
+# -- what comes out -------------------------------------------------------------------------------------------
+def test_a_trained_model_composes(trained: Path, data: SimpleNamespace) -> None:
+    model = fti4cir.load(trained)
+    features = model.compose([data.pictures / "00.png"], ["in blue"])
+    assert features.isfinite().all()
+    trained_by = json.loads((trained / "config.json").read_text())["trained"]
+    assert (trained_by["steps"], trained_by["pictures"]) == (12, 36)
+    assert trained_by["config"] == asdict(CONFIG)
+
+
+def test_log(trained: Path) -> None:
+    rows = log_of(trained)
+    assert [row["step"] for row in rows] == ["4", "8", "12"]
+    assert [row["epoch"] for row in rows] == ["1.0", "2.0", "3.0"]
+    for row in rows:
+        terms = sum(weight * float(row[name]) for name, weight in vars(CONFIG.weights).items() if weight)
+        assert float(row["total"]) == pytest.approx(terms, rel=1e-5)
+        assert 0 <= float(row["val_image_R@1"]) <= 1
+        assert 0 <= float(row["val_composed_R@1"]) <= 1
+        assert 1 <= float(row["attributes"]) <= 3
+
+
+@pytest.mark.parametrize("name", ["paper", "composed"])
+def test_the_loss_falls(name: str, data: SimpleNamespace, clip_folder: Path, trained: Path, tmp_path: Path) -> None:
+    config = preset(name, **{**FINE, "epochs": 12}, schedule="cosine")
+    features = trained / "features"
+    train(config, data.pictures, data.captions, clip_folder, tmp_path / "m", say=quiet, features=features)
+    totals = [float(row["total"]) for row in log_of(tmp_path / "m")]
+    assert totals[-1] < 0.85 * totals[0]
+
+
+def test_the_same_seed_gives_the_same_model_and_another_another(
+    data: SimpleNamespace, clip_folder: Path, trained: Path, tmp_path: Path
+) -> None:
+    for seed in (0, 1):
+        config = preset("composed", **FINE, seed=seed)
+        output = tmp_path / str(seed)
+        train(config, data.pictures, data.captions, clip_folder, output, say=quiet, features=trained / "features")
+    assert weights_of(tmp_path / "0") == weights_of(trained)
+    assert weights_of(tmp_path / "1") != weights_of(trained)
+
+
+# -- going on -------------------------------------------------------------------------------------------------
+# One process forks a child for each moment, which is killed then; the last one runs to its end.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import transformers, torch
+from fti4cir import features, training
+from test_training import CONFIG
+
+pictures, captions, backbone, folder = map(Path, sys.argv[1:])
+features._BLOCK, features._TEXT_BLOCK = 8, 4
+training._SAVE_EVERY = 0.0
+real_replace, real_rows, real_save, real_step = os.replace, features._write_rows, torch.save, training._Run.take_step
+real_sentences = features.encode_sentences
+calls = 0
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def replacing(name):
+    def replace(source, target, **options):
+        if Path(target).name == name:
+            die()
+        real_replace(source, target, **options)
+    os.replace = replace
+
+def half_a_block():
+    def write(path, start, rows):
+        if start == 16:
+            real_rows(path, start, rows[:3])
+            die()
+        real_rows(path, start, rows)
+    features._write_rows = write
+
+def before_its_line():
+    def write(path, start, rows):
+        real_rows(path, start, rows)
+        if start == 24 and path.name == "local.f16":
+            die()
+    features._write_rows = write
+
+def half_the_captions():
+    blocks = []
+    def encode(*arguments):
+        blocks.append(0)
+        if len(blocks) == 3:
+            die()
+        return real_sentences(*arguments)
+    features.encode_sentences = encode
+
+def half_a_checkpoint():
+    def save(state, file):
+        if state["step"] == 6:
+            file.write(b"half")
+            file.flush()
+            die()
+        real_save(state, file)
+    torch.save = save
+
+def at_step(number):
+    def take_step(run, rate):
+        if run.step == number:
+            die()
+        return real_step(run, rate)
+    training._Run.take_step = take_step
+
+def run(output, patch):
+    child = os.fork()
+    if not child:
+        patch()
+        training.train(CONFIG, pictures, captions, backbone, output, resume=True, say=lambda line: None)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+def rarely_saved():
+    training._SAVE_EVERY = 60.0
+
+assert run(folder / "whole", rarely_saved) == 0
+killed = folder / "killed"
+assert run(killed, lambda: replacing("key")) == -9
+assert run(killed, half_a_block) == -9
+assert run(killed, before_its_line) == -9
+with open(killed / "features" / "blocks.jsonl", "a") as journal:
+    journal.write('{"block": 3, "cut o')
+assert run(killed, half_the_captions) == -9
+[partial] = (killed / "features").glob("texts-*.part")
+assert partial.stat().st_size == 2 * 4 * 24 * 4  # two blocks of four features each
+with open(partial, "ab") as captions_:
+    captions_.write(b"half a block")
+assert run(killed, lambda: at_step(0)) == -9
+assert run(killed, lambda: at_step(3)) == -9
+assert run(killed, half_a_checkpoint) == -9
+with open(killed / "log.csv", "a") as log:
+    log.write("7,1.7")
+assert run(killed, lambda: replacing("checkpoint.pt")) == -9
+assert run(killed, lambda: at_step(8)) == -9
+assert run(killed, lambda: replacing("model.safetensors")) == -9
+assert run(killed, lambda: None) == 0
+"""
+
+
+def test_killed_at_any_moment_it_ends_with_the_same_bits(
+    data: SimpleNamespace, clip_folder: Path, tmp_path: Path
+) -> None:
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, data.pictures, data.captions, clip_folder, tmp_path],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    names = ["model.safetensors", "log.csv", "features/image.f32", "features/local.f16"]
+    for name in [*names, *(f"features/{path.name}" for path in (whole / "features").glob("texts-*"))]:
+        assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+    journals = (
+        map(json.loads, (folder / "features/blocks.jsonl").read_text().splitlines()) for folder in (whole, killed)
+    )
+    one, other = ({line["block"]: line for line in lines} for lines in journals)
+    assert one == other
+    one, other = (torch.load(folder / "checkpoint.pt", weights_only=True) for folder in (whole, killed))
+    assert (one["step"], one["sums"], one["config"]) == (other["step"], other["sums"], other["config"])
+    for part in ("inversion", "average", "optimizer"):
+        torch.testing.assert_close(one[part], other[part], rtol=0, atol=0)
+    assert not [*killed.glob("*.tmp"), *killed.glob("features/*.part")]
+
+
+@pytest.fixture
+def halfway(data: SimpleNamespace, clip_folder: Path, trained: Path, tmp_path: Path) -> SimpleNamespace:
+    """A training that was interrupted after its first epoch, and what goes on with it."""
+
+    def go(config: TrainingConfig = CONFIG, say=quiet, captions: Path = data.captions, backbone: Path = clip_folder):
+        features = trained / "features"
+        return train(config, data.pictures, captions, backbone, output, resume=True, say=say, features=features)
+
+    def interrupt(line: str) -> None:
+        if line.startswith("step 8 "):
+            raise KeyboardInterrupt
+
+    output = tmp_path / "halfway"
+    with pytest.raises(KeyboardInterrupt):
+        go(say=interrupt)
+    state = torch.load(output / "checkpoint.pt", weights_only=True)
+    assert state["step"] == 4
+    return SimpleNamespace(go=go, output=output, bytes=(output / "checkpoint.pt").read_bytes())
+
+
+def test_resume_after_an_interruption(halfway: SimpleNamespace, trained: Path) -> None:
+    lines: list[str] = []
+    halfway.go(say=lines.append)
+    assert "going on from step 4 of 12" in lines
+    assert weights_of(halfway.output) == weights_of(trained)
+    assert (halfway.output / "log.csv").read_bytes() == (trained / "log.csv").read_bytes()
+
+
+def test_resume_of_a_finished_training(halfway: SimpleNamespace, trained: Path) -> None:
+    halfway.go()
+    (halfway.output / "model.safetensors").unlink()
+    halfway.go()
+    assert weights_of(halfway.output) == weights_of(trained)
+    assert [row["step"] for row in log_of(halfway.output)] == ["4", "8", "12"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"epochs": 4}, "begun with epochs = 3, not 4"),
+        ({"seed": 1}, "begun with seed = 0, not 1"),
+        ({"weights": LossWeights()}, "begun with weights"),
+    ],
+)
+def test_resume_with_other_settings(halfway: SimpleNamespace, changes: dict[str, object], says: str) -> None:
+    with pytest.raises(TrainingError, match=says):
+        halfway.go(preset("composed", **{**FINE, **changes}))
+    assert (halfway.output / "checkpoint.pt").read_bytes() == halfway.bytes
+
+
+def test_resume_with_other_captions(halfway: SimpleNamespace, data: SimpleNamespace, tmp_path: Path) -> None:
+    other = tmp_path / "other.jsonl"
+    other.write_text(data.captions.read_text().replace("snow", "rain"))
+    with pytest.raises(TrainingError, match="other pictures and captions"):
+        halfway.go(captions=other)
+
+
+def test_resume_of_a_damaged_checkpoint(halfway: SimpleNamespace) -> None:
+    (halfway.output / "checkpoint.pt").write_bytes(halfway.bytes[:1000])
+    with pytest.raises(TrainingError, match=r"checkpoint\.pt cannot be read; delete it"):
+        halfway.go()
+
+
+def test_without_resume_a_training_is_not_overwritten(
+    data: SimpleNamespace, clip_folder: Path, halfway: SimpleNamespace
+) -> None:
+    with pytest.raises(TrainingError, match="holds a training already"):
+        train(CONFIG, data.pictures, data.captions, clip_folder, halfway.output, say=quiet)
+    assert (halfway.output / "checkpoint.pt").read_bytes() == halfway.bytes
+
+
+# -- what goes wrong ------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_a_loss_that_is_no_number(halfway: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    steps, real = itertools.count(4), InversionObjective.terms
+
+    def spoilt(objective, outputs, batch):
+        terms = real(objective, outputs, batch)
+        if next(steps) == 6:
+            # The square root of zero is a number, but its slope is none.
+            spoiler = (outputs["whole"].sum() * 0).sqrt() if where == "gradient" else torch.nan
+            terms["composed"] = terms["composed"] + spoiler
+        return terms
+
+    monkeypatch.setattr(InversionObjective, "terms", spoilt)
+    with pytest.raises(TrainingError, match=r"At step 6 .*nan.*the state of step 4 is kept.*smaller learning rate"):
+        halfway.go()
+    assert (halfway.output / "checkpoint.pt").read_bytes() == halfway.bytes
+
+
+def test_a_loss_that_explodes(halfway: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps, real = itertools.count(4), InversionObjective.terms
+
+    def spoilt(objective, outputs, batch):
+        terms = real(objective, outputs, batch)
+        return {**terms, "composed": terms["composed"] + 1000} if next(steps) == 6 else terms
+
+    monkeypatch.setattr(InversionObjective, "terms", spoilt)
+    with pytest.raises(TrainingError, match=r"At step 6 the loss is .*where it began with .*state of step 4 is kept"):
+        halfway.go()
+    assert (halfway.output / "checkpoint.pt").read_bytes() == halfway.bytes
+
+
+def test_captions_too_long_for_the_encoder_are_told_once(
+    data: SimpleNamespace, clip_folder: Path, trained: Path, tmp_path: Path
+) -> None:
+    lines = data.captions.read_text().splitlines()
+    record = json.loads(lines[3])
+    lines[3] = json.dumps({**record, "attribute": "on grass " * 100})
+    (tmp_path / "captions.jsonl").write_text("\n".join(lines))
+    said: list[str] = []
+    config = preset("composed", **{**SMALL, "epochs": 1})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(config, data.pictures, tmp_path / "captions.jsonl", clip_folder, tmp_path / "m", say=said.append)
+    assert len([line for line in said if "longer than" in line]) == 1
+
+
+def test_weights_that_are_no_numbers_are_not_saved(halfway: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = training._Run.take_step
+
+    def spoilt(run, rate):
+        figures = real(run, rate)
+        if run.step == 8:
+            next(run.inversion.parameters()).data[0, 0] = torch.inf
+        return figures
+
+    monkeypatch.setattr(training._Run, "take_step", spoilt)
+    monkeypatch.setattr(training._Run, "validate", lambda run: {})
+    with pytest.raises(TrainingError, match=r"At step 8 the weights .*the state of step 4 is kept"):
+        halfway.go()
+    assert (halfway.output / "checkpoint.pt").read_bytes() == halfway.bytes
+
+
+def test_a_full_disk(halfway: SimpleNamespace, trained: Path) -> None:
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(line: str) -> None:
+        if line.startswith("step 8 "):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limit[1]))
+
+    try:
+        with pytest.raises(TrainingError, match=r"halfway cannot be written to: .*; what was saved before is kept"):
+            halfway.go(say=fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert (halfway.output / "checkpoint.pt").read_bytes() == halfway.bytes
+    assert not (halfway.output / "checkpoint.tmp").exists()
+    halfway.go()
+    assert weights_of(halfway.output) == weights_of(trained)
+
+
+def test_an_output_that_cannot_be_written_to(data: SimpleNamespace, clip_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for output in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/nothing")):
+        with pytest.raises(TrainingError, match="cannot be written to"):
+            train(CONFIG, data.pictures, data.captions, clip_folder, output, say=quiet)
+
+
+def test_an_output_that_holds_a_clip(data: SimpleNamespace, clip_folder: Path) -> None:
+    with pytest.raises(ModelError, match="a model of another kind"):
+        train(CONFIG, data.pictures, data.captions, clip_folder, clip_folder, say=quiet)
+    assert not (clip_folder / "features").exists()
+
+
+def test_too_few_pictures(data: SimpleNamespace, clip_folder: Path, tmp_path: Path) -> None:
+    captions = tmp_path / "one.jsonl"
+    captions.write_text("\n".join(data.captions.read_text().splitlines()[:2]))  # one of them is broken
+    with pytest.raises(TrainingError, match="Only 1 pictures with usable captions"):
+        train(CONFIG, data.pictures, captions, clip_folder, tmp_path / "m", say=quiet)
+
+
+def test_a_saved_model_lends_its_encoder(data: SimpleNamespace, trained: Path, tmp_path: Path) -> None:
+    """Also one whose inversion weights no longer fit: training new ones is the mend."""
+    stale = tmp_path / "stale"
+    shutil.copytree(trained, stale, ignore=shutil.ignore_patterns("checkpoint.pt", "features"))
+    config = json.loads((stale / "config.json").read_text())
+    (stale / "config.json").write_text(json.dumps({**config, "fingerprint": "another"}))
+    with pytest.raises(ModelError, match="train them again"):
+        checkpoint.load(stale)
+    one_epoch = preset("composed", **{**FINE, "epochs": 1})
+    train(one_epoch, data.pictures, data.captions, stale, tmp_path / "m", say=quiet, features=trained / "features")
+    assert fti4cir.load(tmp_path / "m").encoder.name == config["backbone"]
+
+
+# -- features -------------------------------------------------------------------------------------------------
+def test_unreadable_pictures_are_told_once_a_run(
+    data: SimpleNamespace, clip_folder: Path, trained: Path, tmp_path: Path
+) -> None:
+    features = tmp_path / "features"
+    for output in ("one", "two"):  # the second finds all features there
+        lines: list[str] = []
+        train(CONFIG, data.pictures, data.captions, clip_folder, tmp_path / output, say=lines.append, features=features)
+        told = [line for line in lines if "broken.png" in line]
+        assert told == ["left out: Cannot read 'broken.png': it is not a picture, but a web page or text."]
+        assert any(line.startswith("image features: ") for line in lines) == (output == "one")
+        assert weights_of(tmp_path / output) == weights_of(trained)
+
+
+# -- settings -------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", training.PRESETS)
+def test_every_preset_builds_its_network(name: str, encoder: ClipEncoder) -> None:
+    config = preset(name)
+    network = FineGrainedInversion(config.network(encoder))
+    assert network.config.joint_width == encoder.joint_width
+    assert network.config.dropout == config.dropout
+
+
+def test_the_paper_preset_is_the_releases_recipe() -> None:
+    config = preset("paper")
+    assert (config.epochs, config.batch_size, config.learning_rate, config.weight_decay) == (60, 256, 4e-5, 0.01)
+    assert (config.num_latent, config.max_attributes, config.threshold, config.dropout) == (24, 12, 0.05, 0.5)
+    assert config.weights == LossWeights(1.0, 1.0, 1.4, 1.4, 1.4)
+    assert config.temperature == 0.2
+
+
+def test_unknown_preset() -> None:
+    with pytest.raises(TrainingError, match="no preset 'big'; there are paper, composed"):
+        preset("big")
+
+
+def test_ablations_take_away_one_part_each() -> None:
+    changed = {
+        "no-attributes": {"max_attributes": 0},
+        "no-selection": {"threshold": None},
+        "no-orthogonality": {"weights.orthogonality": 0.0},
+        "no-subject-regularization": {"weights.regularization_subject": 0.0},
+        "no-attributes-regularization": {"weights.regularization_attributes": 0.0},
+        "no-whole-regularization": {"weights.regularization_whole": 0.0},
+    }
+
+    def flat(config: TrainingConfig) -> dict[str, object]:
+        entries = {**asdict(config), "template": config.template}
+        return {**{f"weights.{name}": value for name, value in entries.pop("weights").items()}, **entries}
+
+    for base in ("paper", "composed"):
+        names = {name.removeprefix(f"{base}-") for name in training.PRESETS if name.startswith(f"{base}-")}
+        assert names == set(changed)
+        whole = flat(preset(base))
+        for name in names:
+            assert dict(flat(preset(f"{base}-{name}")).items() - whole.items()) == changed[name]
+
+
+METHODS = ("pic2word", "searle", "lincir")
+
+
+def test_each_other_method_has_a_published_and_a_quick_preset_of_its_name() -> None:
+    for name in METHODS:
+        assert preset(name).method == preset(f"{name}-quick").method == name
+        assert preset(name) != preset(f"{name}-quick")
+
+
+def test_the_published_figures_are_of_the_quick_presets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of docs/results.md, which `research/methods.py` trains and measures."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "research"))
+    jobs = importlib.import_module("methods").JOBS
+    assert {name: jobs[name][0] for name in METHODS} == {name: f"{name}-quick" for name in METHODS}
+    for name, changes in jobs.values():
+        preset(name, **changes)
+
+
+def test_epochs_take_the_place_of_a_presets_steps() -> None:
+    assert preset("lincir").total_steps(10) == 20_000
+    assert preset("lincir", epochs=3).total_steps(10) == 30
+    assert preset("lincir", seed=3).total_steps(10) == 20_000
+    assert preset("lincir", epochs=3, steps=5).total_steps(10) == 5
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_published_recipe_ends_loads_composes_and_goes_on(
+    name: str, data: SimpleNamespace, clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seven steps of it, the last of which ends no epoch."""
+    monkeypatch.setattr(searle, "class_names", lambda: ("Cat", "Dog", "Grass", "Snow", "Zebra"))
+    monkeypatch.setattr(training, "_SAVE_EVERY", 0.0)
+    config = preset(name, steps=7, batch_size=8, inversion_steps=3)
+
+    def go(output: Path, say=quiet) -> None:
+        train(config, data.pictures, data.captions, clip_folder, output, resume=True, say=say,
+              features=tmp_path / "features")  # fmt: skip
+
+    def interrupt(line: str) -> None:
+        if line.startswith("step 4 "):
+            raise KeyboardInterrupt
+
+    said: list[str] = []
+    go(tmp_path / "whole", said.append)
+    assert any("rises over 10000 steps, but this training has only 7" in line for line in said) == (name == "pic2word")
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path / "halfway", interrupt)
+    go(tmp_path / "halfway")
+    assert weights_of(tmp_path / "halfway") == weights_of(tmp_path / "whole")
+    assert [row["step"] for row in log_of(tmp_path / "whole")] == ["4", "7"]
+    assert torch.load(tmp_path / "whole" / "checkpoint.pt", weights_only=True)["step"] == 7
+    model = fti4cir.load(tmp_path / "whole")
+    assert model.method == name
+    composed = create(name, model).compose(model.features([data.pictures / "00.png"]), ["in red"])
+    assert composed.isfinite().all()
+
+
+def test_a_checkpoint_of_an_older_version_goes_on(
+    data: SimpleNamespace, clip_folder: Path, trained: Path, tmp_path: Path
+) -> None:
+    """It lacks the settings that came later, whose defaults are what it did."""
+    output = tmp_path / "m"
+    shutil.copytree(trained, output)
+    state = torch.load(output / "checkpoint.pt", weights_only=True)
+    for later in ("steps", "contrast", "hidden_width", "vocabulary"):
+        del state["config"][later]
+    torch.save(state, output / "checkpoint.pt")
+    train(CONFIG, data.pictures, data.captions, clip_folder, output, resume=True, say=quiet)
+    changed = replace(CONFIG, contrast="across")
+    with pytest.raises(TrainingError, match="was begun with contrast = all, not across"):
+        train(changed, data.pictures, data.captions, clip_folder, output, resume=True, say=quiet)
+
+
+def test_the_optimisers_settings() -> None:
+    network = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.LayerNorm(2))
+    config = TrainingConfig(weight_decay=0.1, decay_biases=False, beta2=0.98, epsilon=1e-6)
+    matrices, vectors = training._optimizer(config, network).param_groups
+    assert [tuple(value.shape) for value in matrices["params"]] == [(2, 3)]
+    assert [tuple(value.shape) for value in vectors["params"]] == [(2,)] * 3
+    assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.1, 0.0)
+    assert matrices["betas"] == vectors["betas"] == (0.9, 0.98)
+    assert matrices["eps"] == 1e-6
+    [group] = training._optimizer(TrainingConfig(), network).param_groups
+    assert (group["weight_decay"], group["betas"], group["eps"]) == (0.01, (0.9, 0.999), 1e-8)
+
+
+def test_progress_says_what_each_pass_is_of(data: SimpleNamespace, clip_folder: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    train(CONFIG, data.pictures, data.captions, clip_folder, tmp_path / "m", say=said.append)
+    passes = [line.partition(":")[0] for line in said if "min left" in line and not line.startswith("step ")]
+    assert passes == [
+        "image features",
+        "features of captions in the template",
+        "features of captions as written",
+    ]
+
+
+# -- what a step sees -----------------------------------------------------------------------------------------
+def a_run(
+    captions: list[list[SplitCaption]],
+    encoder: ClipEncoder,
+    folder: Path,
+    name: str = "composed",
+    image: np.ndarray | None = None,
+    world: World | None = None,
+    **changes: object,
+) -> training._Run:
+    """A run over pictures with random local features, and a number for their image feature unless told otherwise."""
+    count = len(captions)
+    if image is None:
+        image = np.arange(count, dtype=np.float32)[:, None].repeat(encoder.joint_width, axis=1)
+    local = torch.randn(count, 5, encoder.vision_width, generator=torch.Generator().manual_seed(0)).half().numpy()
+    names, rows = [f"{row}.png" for row in range(count)], list(range(count))
+    config = preset(name, **{**FINE, **changes})
+    return training._Run(
+        config, encoder, Features(image, local, {}), names, captions, rows, [], folder, folder, quiet, world or World()
+    )
+
+
+SHIRTS = {colour: SplitCaption(f"a {colour} shirt", "for men") for colour in ("red", "blue", "green")}
+
+
+EIGHT = [
+    [SplitCaption(f"a {colour} {kind}", place)]
+    for colour in ("red", "black")
+    for kind in ("dog", "cat")
+    for place in ("on the grass", "in the snow")
+]
+
+
+def test_edited_captions_find_the_pictures_that_carry_them(encoder: ClipEncoder, tmp_path: Path) -> None:
+    red, blue, green = SHIRTS.values()
+    run = a_run([[red], [blue], [blue, green], [red]], encoder, tmp_path)
+    batch = run.make_batch(run.training, [0, 1, 3], random.Random(0))
+    edited = ["a blue shirt for men", "a pink shirt for men", "a green shirt for men"]
+    found = run.find(replace(batch, edited=edited), [2], random.Random(0))
+    assert found is not None
+    assert found.places == [0, 2]  # nobody carries the pink one
+    assert found.image[0, 0].item() in (1, 2)
+    assert found.image[1, 0].item() == 2
+    assert found.choice.others[:, 0].tolist() == [0, 1, 3, 2]
+    # The two that were found, then the others: which of them carry the blue one, and the green one?
+    assert found.choice.same[0].tolist() == [True, True, False, True, False, True]
+    assert found.choice.same[1].tolist() == [found.image[0, 0].item() == 2, True, False, False, False, True]
+    assert run.find(replace(batch, edited=["a pink shirt for men"] * 3), [], random.Random(0)) is None
+
+
+def test_edited_captions_are_told_from_the_batchs_and_from_others(encoder: ClipEncoder, tmp_path: Path) -> None:
+    red, blue, green = SHIRTS.values()
+    run = a_run([[red], [blue], [green], [red]], encoder, tmp_path)
+    batch = run.make_batch(run.training, [0, 1], random.Random(0))
+    batch = replace(batch, edited=["a blue shirt for men", "a red shirt for men"])
+    others = list(map(str, (red, blue, green, red)))
+    choice = run.choose(batch.edited, others)
+    sentences = [(text,) for text in others]  # as people write them, like the edited ones
+    torch.testing.assert_close(choice.others, training.encode_sentences(encoder, sentences), rtol=1e-5, atol=1e-5)
+    assert choice.same.tolist() == [  # both edited ones, then the others
+        [True, False, False, True, False, False],
+        [False, True, True, False, False, True],
+    ]
+
+
+def test_negatives_of_the_whole_set_are_drawn_for_each_step(encoder: ClipEncoder, tmp_path: Path) -> None:
+    image = np.random.default_rng(0).normal(size=(16, encoder.joint_width)).astype(np.float32)
+    run = a_run([*EIGHT, *EIGHT], encoder, tmp_path, image=image, negatives=5)
+    few = a_run([*EIGHT, *EIGHT], encoder, tmp_path, image=image, negatives=0)
+    for step in range(6):
+        choices = []
+        for batch, more in ((run.batch(step), 5), (few.batch(step), 0)):
+            assert batch.choice is not None
+            assert batch.choice.others.shape == (8 + more, encoder.joint_width)
+            assert batch.choice.same.shape == (8, 16 + more)
+            if batch.found is not None:
+                assert len(batch.found.choice.others) == 8 + more
+            choices.append(batch.choice.others)
+        torch.testing.assert_close(choices[0][:8], choices[1])
+    assert not torch.equal(run.batch(0).choice.others[8:], run.batch(1).choice.others[8:])
+    assert torch.equal(run.batch(0).choice.others, run.batch(0).choice.others)
+
+
+def test_a_description_is_told_from_other_pictures_captions(encoder: ClipEncoder, tmp_path: Path) -> None:
+    changes = {"negatives": 8, "weights": LossWeights(description=1.0)}
+    run = a_run(EIGHT, encoder, tmp_path, **changes)
+    batch = run.batch(0)
+    assert batch.described is not None
+    assert batch.choice is None  # there is no composed loss
+    captions = [(str(caption),) for caption in batch.captions]
+    own = training.encode_sentences(encoder, captions)
+    torch.testing.assert_close(batch.described.captions, own, rtol=1e-5, atol=1e-5)
+    assert batch.described.choice.others.shape == (8, encoder.joint_width)
+    # The batch is all there is, and so are the eight that were drawn: each caption is among them once.
+    same = batch.described.choice.same
+    assert torch.equal(same[:, :8], torch.eye(8, dtype=torch.bool))
+    assert same[:, 8:].sum(dim=1).tolist() == [1] * 8
+    drawn = same[:, 8:].int().argmax(dim=1)
+    torch.testing.assert_close(batch.described.choice.others[drawn], own, rtol=1e-5, atol=1e-5)
+
+
+def test_no_caption_of_the_same_picture_is_wrong_for_a_description(encoder: ClipEncoder, tmp_path: Path) -> None:
+    two = [[caption, SplitCaption(f"{caption.subject}s", caption.attribute)] for (caption,) in EIGHT]
+    run = a_run(two, encoder, tmp_path, negatives=8, weights=LossWeights(description=1.0))
+    for step in range(4):
+        described = run.batch(step).described
+        assert described is not None
+        # All eight pictures are drawn, with either of their captions: each row knows its own picture's.
+        assert described.choice.same[:, 8:].sum(dim=1).tolist() == [1] * 8
+        assert torch.equal(described.choice.same[:, :8], torch.eye(8, dtype=torch.bool))
+
+
+def test_real_features_are_the_captions_own(encoder: ClipEncoder, tmp_path: Path) -> None:
+    run = a_run([[caption] for caption in SHIRTS.values()], encoder, tmp_path)
+    batch = run.make_batch(run.training, [2, 0], random.Random(0))
+    sentences = [(run.config.template.real(*caption),) for caption in batch.captions]
+    assert batch.captions == [SHIRTS["green"], SHIRTS["red"]]
+    torch.testing.assert_close(batch.real, training.encode_sentences(encoder, sentences), rtol=1e-5, atol=1e-5)
+
+
+def test_attribute_gain_scales_only_the_projection_of_the_attributes(encoder: ClipEncoder, tmp_path: Path) -> None:
+    caption = [[SplitCaption("a dog", "on grass")]] * 2
+    one, six = (a_run(caption, encoder, tmp_path, attribute_gain=gain).inversion for gain in (1.0, 6.0))
+    for (name, ours), theirs in zip(one.state_dict().items(), six.state_dict().values(), strict=True):
+        torch.testing.assert_close(theirs, ours * (6 if name == "latent.project.weight" else 1))
+
+
+def test_an_epoch_shows_each_picture_once_whatever_the_order(encoder: ClipEncoder, tmp_path: Path) -> None:
+    image = np.random.default_rng(0).normal(size=(30, encoder.joint_width)).astype(np.float32)
+    captions = [[SHIRTS["red"]]] * 30
+    for alike in (1, 4):
+        run, again = (a_run(captions, encoder, tmp_path, image=image, alike=alike) for _ in range(2))
+        other = a_run(captions, encoder, tmp_path, image=image, alike=alike, seed=1)
+        first, second = run.order(0).tolist(), run.order(1).tolist()
+        assert sorted(first) == sorted(second) == list(range(30))
+        assert first != second
+        assert again.order(1).tolist() == second
+        assert other.order(1).tolist() != second
+
+
+def test_pictures_that_look_alike_come_in_groups() -> None:
+    random_ = np.random.default_rng(0)
+    image = random_.normal(size=(70, 6)).astype(np.float32)
+    image[3] *= 100  # of no more weight than the others, should it be a pivot
+    rows = list(range(3, 67))  # 64 of them, with 8 pivots
+    for seed in range(5):
+        order = training._alike(image, rows, 4, np.random.default_rng(seed))
+        assert sorted(order.tolist()) == list(range(64))
+        # The pivots are what the generator gives first.
+        pivots = image[np.random.default_rng(seed).choice(rows, size=8, replace=False)]
+        pivots /= np.linalg.norm(pivots, axis=1, keepdims=True)
+        nearest = (image[rows] @ pivots.T).argmax(axis=1)[order].reshape(-1, 4)
+        mixed = [group for group in nearest if len(set(group.tolist())) > 1]
+        assert len(mixed) <= 7  # where one pivot's pictures end and the next one's begin
+
+
+# -- a batch in chunks ----------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["paper", "composed", "composed-no-attributes", "pic2word"])
+def test_a_batch_in_chunks_has_the_gradient_of_the_whole(name: str, encoder: ClipEncoder, tmp_path: Path) -> None:
+    image = np.random.default_rng(0).normal(size=(8, encoder.joint_width)).astype(np.float32)
+    results = []
+    for size in (0, 2, 3):  # of eight: the last one has an uneven end
+        changes = {"num_latent": 6, "max_attributes": min(3, preset(name).max_attributes), "dropout": 0.0}
+        run = a_run(EIGHT, encoder, tmp_path, name, image, chunk_size=size, **changes)
+        batch = run.batch(0)
+        if batch.edited:  # into what the other pictures carry
+            batch = replace(batch, edited=[str(EIGHT[row - 3][0]) for row in batch.rows])
+            batch = replace(
+                batch,
+                choice=run.choose(batch.edited, [str(EIGHT[row][0]) for row in (*batch.rows, 5, 6)]),
+                found=run.find(batch, [5, 6], random.Random(0)),
+            )
+            assert batch.found is not None
+        terms, count = run.backward(batch)
+        gradients = {name: parameter.grad for name, parameter in run.inversion.named_parameters()}
+        results.append((terms, gradients, count))
+    for part in results[1:]:
+        torch.testing.assert_close(part, results[0], rtol=1e-4, atol=1e-6)
+    assert all(gradient is not None for gradient in results[0][1].values())
+
+
+def test_training_in_chunks_goes_on_after_an_interruption(
+    data: SimpleNamespace, clip_folder: Path, trained: Path, tmp_path: Path
+) -> None:
+    """Dropout included: both passes of a chunk, and a step that is done again, see the same."""
+
+    def go(output: Path, say=quiet) -> None:
+        config = replace(CONFIG, chunk_size=3)
+        train(
+            config, data.pictures, data.captions, clip_folder, output, resume=True, say=say,
+            features=trained / "features",
+        )  # fmt: skip
+
+    def interrupt(line: str) -> None:
+        if line.startswith("step 8 "):
+            raise KeyboardInterrupt
+
+    go(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path / "halfway", interrupt)
+    go(tmp_path / "halfway")
+    assert weights_of(tmp_path / "halfway") == weights_of(tmp_path / "whole")
+    assert weights_of(tmp_path / "whole") != weights_of(trained)  # other dropout
