@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import PictureError
-from ..images.decode import decode_picture, read_file
+from ..images.decode import CutPictureWarning, decode_picture, read_file
 from .base import Benchmark, Query
 
 _CHUNK = 256  # pictures handed to the threads at a time: what there is to finish after Ctrl-C, and to hold in memory
@@ -40,9 +41,10 @@ class Part:
 
     benchmark: Benchmark
     unreadable: tuple[Fault, ...]
-    """Files that give no picture: empty, cut off, a web page saved under a picture's name, not to be opened."""
+    """Files that give no picture: empty, cut off halfway, a web page saved under a picture's name, not to be opened."""
     suspicious: tuple[Fault, ...]
-    """Files that give a picture too small to be the benchmark's, such as a shop's placeholder of one pixel."""
+    """Files that give a picture of which a part is missing, or one too small to be the benchmark's, such as a shop's
+    placeholder of one pixel."""
 
     @property
     def needed(self) -> int:
@@ -220,15 +222,17 @@ def verify(name: str, benchmarks: Sequence[Benchmark], progress: Progress | None
     paths = list(dict.fromkeys(path for benchmark in benchmarks for path in benchmark.gallery.paths))
     unreadable: dict[Path, str] = {}
     suspicious: dict[Path, str] = {}
-    for path, error, is_tiny in _examine(paths, progress):
-        if error is not None:
-            (suspicious if is_tiny else unreadable)[path] = error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CutPictureWarning)  # such a picture is among the faults
+        for path, error, is_readable in _examine(paths, progress):
+            if error is not None:
+                (suspicious if is_readable else unreadable)[path] = error
     parts = (Part(one, _faults(one, unreadable), _faults(one, suspicious)) for one in benchmarks)
     return Verification(name, benchmarks[0].split, tuple(parts))
 
 
 def _examine(paths: Sequence[Path], progress: Progress | None) -> Iterator[tuple[Path, str | None, bool]]:
-    """For each file, what is wrong with it, if anything, and whether it is only that the picture is tiny."""
+    """For each file, what is wrong with it, if anything, and whether it can be read nevertheless."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
             for start in range(0, len(paths), _CHUNK):
@@ -246,6 +250,8 @@ def _look(path: Path) -> tuple[str | None, bool]:
         picture = decode_picture(read_file(path), path, at_least=_AT_LEAST)
     except PictureError as error:
         return str(error), False
+    if picture.missing:
+        return f"'{path}' is cut short or damaged: {picture.missing:.0%} of the picture is missing.", True
     if min(picture.width, picture.height) < _TINY:
         return f"'{path}' is {picture.width} by {picture.height} pixels, too few to be the picture.", True
     return None, False
