@@ -33,11 +33,12 @@ from fti4cir.backbones.clip import ClipEncoder
 from fti4cir.captions.split import SplitCaption, split
 from fti4cir.inversion.compose import encode_sentences
 from fti4cir.inversion.network import FineGrainedInversion, PseudoWords
-from fti4cir.methods.base import Batch, Corpus
+from fti4cir.methods import registry
 from fti4cir.methods.fti4cir import InversionObjective
 from fti4cir.training import losses
 from fti4cir.training import trainer as training
 from fti4cir.training.config import TrainingConfig
+from fti4cir.training.objective import Batch, Corpus
 
 EPOCHS = 60
 """Over which the cost of what is computed once is spread: as many as the paper's."""
@@ -268,7 +269,7 @@ def main() -> None:
     encoder = build_encoder(options.tokenizer)
     captions = read_captions(options.captions, options.batch)
     changes: dict[str, Any] = {"threshold": None} if options.all_attributes else {}
-    config = training.preset("paper", batch_size=options.batch, **changes)
+    config = registry.preset("paper", batch_size=options.batch, **changes)
     torch.manual_seed(0)
     network = FineGrainedInversion(config.network(encoder))
     ours, release = Ours(config, encoder, network), Release(config, encoder, deepcopy(network))

@@ -41,11 +41,11 @@ from fti4cir.benchmarks.base import Benchmark
 from fti4cir.evaluation.evaluate import evaluate
 from fti4cir.evaluation.metrics import average_precision_at, bootstrap_interval, paired_bootstrap, rank, recall_at
 from fti4cir.inversion.compose import encode_sentences
+from fti4cir.methods import registry
 from fti4cir.methods.base import Method
 from fti4cir.methods.registry import create
 from fti4cir.methods.searle import OptimizedInversion
 from fti4cir.methods.untrained import Captioned
-from fti4cir.training import trainer as training
 
 # name: table, changed column, kept columns, template
 TASKS = {
@@ -59,7 +59,7 @@ BASELINES = ("image", "text", "sum", "caption", "pic2word", "searle-oti", "searl
 WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 SEEDS = (0, 1, 2)
 
-_LOSSES = training.preset("composed").weights
+_LOSSES = registry.preset("composed").weights
 # name: preset, changes. One pass over the pictures with our presets; what costs less a step gets as much time. The
 # learning rates of pic2word and lincir are the best of 1e-4, 3e-4 and 1e-3 on the part `validation`; for searle 1e-3 is
 # no better than its own 1e-4.
@@ -77,7 +77,7 @@ JOBS: dict[str, tuple[str, dict[str, Any]]] = {
     "no word lists": ("composed", {"epochs": 1, "word_edits": 0.0}),
     **{
         name.removeprefix("composed-").replace("-", " "): (name, {"epochs": 1})
-        for name in training.PRESETS
+        for name in registry.PRESETS
         if name.startswith("composed-")
     },
     **{
@@ -92,8 +92,8 @@ def train(work: Path, models: Path, jobs: Iterable[str], seeds: Iterable[int]) -
     for seed in seeds:
         for name in jobs:
             preset, changes = JOBS[name]
-            training.train(
-                training.preset(preset, **changes, seed=seed), work / "pictures", work / "captions.jsonl", "mini",
+            registry.train(
+                registry.preset(preset, **changes, seed=seed), work / "pictures", work / "captions.jsonl", "mini",
                 models / f"{name}_s{seed}", resume=True, features=work / "features",
             )  # fmt: skip
 

@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save_file
 
 import mini_data
 from fti4cir.backbones.mini import FOLDER
+from fti4cir.methods import registry
 from fti4cir.models import loading as checkpoint
-from fti4cir.training import trainer as training
 from mini_data import Picture, article
 
 
@@ -113,8 +113,8 @@ def main() -> None:
         prepare(options.data, options.work)
     elif options.stage == "train":
         work = options.work
-        training.train(
-            training.preset("composed"), work / "pictures", work / "captions.jsonl", "mini", work / "model",
+        registry.train(
+            registry.preset("composed"), work / "pictures", work / "captions.jsonl", "mini", work / "model",
             resume=True, features=work / "features",
         )  # fmt: skip
     else:

@@ -178,7 +178,7 @@ import os, signal, sys
 from pathlib import Path
 import transformers, torch
 from fti4cir.captions import generate as captioning
-from test_captioning import BATCH
+from test_generate import BATCH
 
 photos, blip, folder = map(Path, sys.argv[1:])
 real_append, real_replace = captioning._append, captioning._replace
@@ -237,7 +237,10 @@ assert run(folder / "killed.jsonl", lambda: None) == 0
 
 
 def test_killed_at_any_moment(with_broken: Path, tmp_path: Path, blip_folder: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1]), *sys.path]),
+    }
     done = subprocess.run(
         [sys.executable, "-c", KILLED, with_broken, blip_folder, tmp_path],
         env=environment, capture_output=True, text=True, check=False,

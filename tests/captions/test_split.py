@@ -6,6 +6,7 @@ import pytest
 
 from fti4cir.captions import table as captioned
 from fti4cir.captions.split import SplitCaption, cut_last_word, cut_repeats, split, tagger
+from fti4cir.methods import registry
 from fti4cir.training import trainer as training
 
 pytest.importorskip("spacy", reason="spaCy is not installed: pip install 'fti4cir[train]'")
@@ -186,7 +187,7 @@ def test_the_releases_rule_on_more_captions() -> None:
 
 def test_the_presets_choice(tmp_path: Path) -> None:
     """The paper's presets and their ablations split as the release does, all others as we do."""
-    for name, config in training.PRESETS.items():
+    for name, config in registry.PRESETS.items():
         assert config.caption_split == ("release" if name.split("-")[0] == "paper" else "words")
     (tmp_path / "a.png").touch()
     (tmp_path / "c.csv").write_text("image,caption\na.png,two t-shirts on a line\na.png,there is a black dog\n")

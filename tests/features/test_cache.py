@@ -23,7 +23,7 @@ from fti4cir.errors import CacheError, ModelError, NoRoomError, PictureError
 from fti4cir.features import cache as features
 from fti4cir.features.cache import Features, FileSource, Share, StreamedFeatures, compute, compute_rows, compute_texts
 from fti4cir.inversion.compose import encode_sentences
-from fti4cir.training import trainer as training
+from fti4cir.methods import registry
 from tinyclip import clip_folder, encoder
 from tinydata import SMALL, SMALL_ATTRIBUTES, data, log_of, one_thread, quiet, write_data
 
@@ -360,10 +360,10 @@ def test_a_streamed_picture_that_is_gone(own: SimpleNamespace, streamed: Streame
 def test_training_with_too_little_room_computes_the_local_features_in_every_step(
     data: SimpleNamespace, clip_folder: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    config = training.preset("composed", **{**SMALL, **SMALL_ATTRIBUTES, "epochs": 1})
+    config = registry.preset("composed", **{**SMALL, **SMALL_ATTRIBUTES, "epochs": 1})
 
     def train(name: str, say: Callable[[str], None]) -> Path:
-        return training.train(config, data.pictures, data.captions, clip_folder, tmp_path / name, say=say)
+        return registry.train(config, data.pictures, data.captions, clip_folder, tmp_path / name, say=say)
 
     kept = train("kept", quiet)
     request.getfixturevalue("full_disk")

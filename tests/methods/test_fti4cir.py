@@ -14,13 +14,13 @@ from fti4cir.captions.split import SplitCaption
 from fti4cir.inversion.compose import encode_sentences
 from fti4cir.inversion.network import FineGrainedInversion
 from fti4cir.inversion.prompts import Template
-from fti4cir.methods.base import Batch, Choice, Corpus, Described, Found
 from fti4cir.methods.fti4cir import InversionObjective
+from fti4cir.methods.registry import preset
 from fti4cir.models import loading as checkpoint
 from fti4cir.models.authors_pickle import read_released
 from fti4cir.training.config import TrainingConfig
 from fti4cir.training.losses import LossWeights
-from fti4cir.training.trainer import preset
+from fti4cir.training.objective import Batch, Choice, Corpus, Described, Found
 from released import RELEASED, clip_tiny
 from tinyclip import clip_folder, encoder
 from tinydata import quiet

@@ -13,10 +13,9 @@ from fti4cir.captions.split import SplitCaption
 from fti4cir.inversion.compose import encode_sentences
 from fti4cir.inversion.network import FineGrainedInversion
 from fti4cir.inversion.prompts import Slot
-from fti4cir.methods.base import Batch, Corpus
 from fti4cir.methods.lincir import LinCirObjective, cleaned, masked, masked_runs
-from fti4cir.methods.registry import create
-from fti4cir.training.trainer import preset, train
+from fti4cir.methods.registry import create, preset, train
+from fti4cir.training.objective import Batch, Corpus
 from tinyclip import clip_folder, encoder
 from tinydata import SMALL, data, log_of, one_thread, quiet
 

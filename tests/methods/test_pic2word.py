@@ -12,11 +12,10 @@ from fti4cir.backbones.clip import ClipEncoder
 from fti4cir.captions.split import SplitCaption
 from fti4cir.inversion.network import FineGrainedInversion
 from fti4cir.inversion.prompts import Slot
-from fti4cir.methods.base import Batch, Corpus
 from fti4cir.methods.fti4cir import InversionObjective
-from fti4cir.methods.registry import create
+from fti4cir.methods.registry import create, preset, train
 from fti4cir.training import losses
-from fti4cir.training.trainer import preset, train
+from fti4cir.training.objective import Batch, Corpus
 from tinyclip import clip_folder, encoder
 from tinydata import SMALL, data, log_of, one_thread, quiet
 

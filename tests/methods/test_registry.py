@@ -11,8 +11,8 @@ from torch import Tensor
 import fti4cir
 from fti4cir.backbones.base import VisionFeatures
 from fti4cir.errors import InputError, ModelError
-from fti4cir.methods.base import noised
 from fti4cir.methods.registry import LEARNED, METHODS, assign, create, learner
+from fti4cir.training.objective import noised
 
 WORDS = {"right": (1.0, 0.0), "up": (0.0, 1.0), "left": (-1.0, 0.0)}
 
@@ -65,7 +65,9 @@ def test_several_texts_of_one_picture(name: str) -> None:
 
 def test_the_names() -> None:
     assert METHODS == ("fti4cir", "pic2word", "searle", "lincir", "searle-oti", "image", "text", "sum", "caption")
-    assert {name: method.preset.method for name, method in LEARNED.items()} == {name: name for name in LEARNED}
+    for name, one in LEARNED.items():
+        assert {config.method for config in one.presets.values()} == {name}
+        assert one.default in one.presets
 
 
 def test_a_learned_method_is_what_the_model_composes() -> None:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 import fti4cir
 from fti4cir.backbones.clip import ClipEncoder
+from fti4cir.captions import table as captioned
 from fti4cir.captions.split import SplitCaption
 from fti4cir.errors import ModelError
 from fti4cir.features.cache import compute
@@ -21,8 +22,7 @@ from fti4cir.inversion.compose import encode_sentences
 from fti4cir.inversion.network import FineGrainedInversion, PseudoWords
 from fti4cir.inversion.prompts import Slot
 from fti4cir.methods import searle
-from fti4cir.methods.base import Batch, Corpus
-from fti4cir.methods.registry import create
+from fti4cir.methods.registry import create, preset, train
 from fti4cir.methods.searle import (
     Concepts,
     Optimization,
@@ -36,7 +36,7 @@ from fti4cir.methods.searle import (
     invert,
     templates,
 )
-from fti4cir.training.trainer import captioned, preset, train
+from fti4cir.training.objective import Batch, Corpus
 from tinyclip import clip_folder, encoder
 from tinydata import SMALL, data, log_of, one_thread, quiet
 

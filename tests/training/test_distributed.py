@@ -18,8 +18,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from fti4cir.methods import registry
 from fti4cir.training import distributed as parallel
-from fti4cir.training import trainer as training
 from fti4cir.training.distributed import World
 from tinyclip import clip_folder
 from tinydata import SMALL, SMALL_ATTRIBUTES, data, log_of, one_thread
@@ -90,8 +90,8 @@ def launch(pictures: str, captions: str, backbone: str, folder: str) -> None:
         ends[name] = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
     def train(name: str, say: Callable[[str], None] = print, **changes: object) -> Callable[[], object]:
-        config = training.preset("composed", **{**CONFIG, **changes})
-        return lambda: training.train(config, pictures, captions, backbone, f"{folder}/{name}", resume=True, say=say)
+        config = registry.preset("composed", **{**CONFIG, **changes})
+        return lambda: registry.train(config, pictures, captions, backbone, f"{folder}/{name}", resume=True, say=say)
 
     torch.set_num_threads(1)
     job("operations", 2, operations)

@@ -24,15 +24,14 @@ from fti4cir.captions.split import SplitCaption
 from fti4cir.errors import ModelError, TrainingError
 from fti4cir.features.cache import Features
 from fti4cir.inversion.network import FineGrainedInversion
-from fti4cir.methods import searle
+from fti4cir.methods import registry, searle
 from fti4cir.methods.fti4cir import InversionObjective
-from fti4cir.methods.registry import create
+from fti4cir.methods.registry import create, preset, train
 from fti4cir.models import loading as checkpoint
 from fti4cir.training import trainer as training
 from fti4cir.training.config import TrainingConfig
 from fti4cir.training.distributed import World
 from fti4cir.training.losses import LossWeights
-from fti4cir.training.trainer import preset, train
 from tinyclip import clip_folder, encoder
 from tinydata import SMALL, SMALL_ATTRIBUTES, data, log_of, one_thread, quiet, weights_of
 
@@ -97,7 +96,7 @@ import os, signal, sys
 from pathlib import Path
 import transformers, torch
 from fti4cir import features, training
-from test_training import CONFIG
+from test_trainer import CONFIG
 
 pictures, captions, backbone, folder = map(Path, sys.argv[1:])
 features._BLOCK, features._TEXT_BLOCK = 8, 4
@@ -160,7 +159,7 @@ def run(output, patch):
     child = os.fork()
     if not child:
         patch()
-        training.train(CONFIG, pictures, captions, backbone, output, resume=True, say=lambda line: None)
+        registry.train(CONFIG, pictures, captions, backbone, output, resume=True, say=lambda line: None)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
@@ -194,7 +193,7 @@ assert run(killed, lambda: None) == 0
 def test_killed_at_any_moment_it_ends_with_the_same_bits(
     data: SimpleNamespace, clip_folder: Path, tmp_path: Path
 ) -> None:
-    path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1]), *sys.path])
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", KILLED, data.pictures, data.captions, clip_folder, tmp_path],
@@ -421,7 +420,7 @@ def test_unreadable_pictures_are_told_once_a_run(
 
 
 # -- settings -------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", training.PRESETS)
+@pytest.mark.parametrize("name", registry.PRESETS)
 def test_every_preset_builds_its_network(name: str, encoder: ClipEncoder) -> None:
     config = preset(name)
     network = FineGrainedInversion(config.network(encoder))
@@ -457,7 +456,7 @@ def test_ablations_take_away_one_part_each() -> None:
         return {**{f"weights.{name}": value for name, value in entries.pop("weights").items()}, **entries}
 
     for base in ("paper", "composed"):
-        names = {name.removeprefix(f"{base}-") for name in training.PRESETS if name.startswith(f"{base}-")}
+        names = {name.removeprefix(f"{base}-") for name in registry.PRESETS if name.startswith(f"{base}-")}
         assert names == set(changed)
         whole = flat(preset(base))
         for name in names:

@@ -131,11 +131,9 @@ def train(
     if features is not None:
         require_folder_place(features, "--features")
     backbone = check(backbone)
-    from ..methods.registry import learner
-    from ..training import trainer as training
+    from ..methods import registry
 
-    own = learner(method).preset.method  # before all that takes long
-    name = preset or ("composed" if own == "fti4cir" else own)
+    name = preset or registry.learner(method).default  # before all that takes long
     given = {
         "epochs": epochs,
         "batch_size": batch_size,
@@ -143,11 +141,11 @@ def train(
         "learning_rate": learning_rate,
         "seed": seed,
     }
-    config = training.preset(name, **{field: value for field, value in given.items() if value is not None})
+    config = registry.preset(name, **{field: value for field, value in given.items() if value is not None})
     if config.method != method:
         raise InputError(f"The preset {name} trains {config.method}, not {method}; leave one of the two out.")
     note(f"backbone: {backbone}")
-    training.train(config, images, captions, backbone, output, resume=resume, say=note, features=features)
+    registry.train(config, images, captions, backbone, output, resume=resume, say=note, features=features)
     if is_first():
         _print_saved(output)
 

@@ -58,7 +58,7 @@ def load(
     seed: int = 0,
     allow_missing: bool = False,
 ) -> Descriptions:
-    """Pictures and captions, in the form that training reads (`datasets.captioned.load`).
+    """Pictures and captions, in the form that training reads (`captions.table.load`).
 
     Args:
         root: the folder with the pictures.

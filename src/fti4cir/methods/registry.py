@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from ..errors import InputError
+from ..errors import InputError, TrainingError
+from ..training import trainer
+from ..training.config import TrainingConfig
 from .base import Learner, Method, Model
 from .fti4cir import FTI4CIR, Inversion
 from .lincir import LINCIR
@@ -20,7 +23,7 @@ class Captions(NamedTuple):
 
     images: Path
     table: Path
-    """As `datasets.captioned` reads it."""
+    """As `captions.table` reads it."""
 
 
 LEARNED: Mapping[str, Learner] = {
@@ -30,6 +33,11 @@ LEARNED: Mapping[str, Learner] = {
     "lincir": LINCIR,
 }
 """Name -> how a method learns that has a network of its own."""
+
+PRESETS: Mapping[str, TrainingConfig] = {
+    name: config for learner in LEARNED.values() for name, config in learner.presets.items()
+}
+"""The recipes of all methods, by their names."""
 
 METHODS = (*LEARNED, "searle-oti", "image", "text", "sum", "caption")
 
@@ -109,6 +117,30 @@ def learner(name: str) -> Learner:
         reason = f"The method {name!r} has nothing to train" if name in METHODS else f"There is no method {name!r}"
         raise InputError(f"{reason}; what can be trained: {', '.join(LEARNED)}.")
     return LEARNED[name]
+
+
+def preset(name: str, **changes: Any) -> TrainingConfig:
+    """A preset with some of its fields changed. TrainingError if there is no such preset.
+
+    `epochs` also takes the place of the `steps` that a preset may count instead.
+    """
+    if name not in PRESETS:
+        raise TrainingError(f"There is no preset {name!r}; there are {', '.join(PRESETS)}.")
+    if "epochs" in changes:
+        changes = {"steps": None, **changes}
+    return replace(PRESETS[name], **changes)
+
+
+def train(
+    config: TrainingConfig,
+    images: str | Path,
+    captions: str | Path,
+    backbone: str | Path,
+    output: str | Path,
+    **more: Any,
+) -> Path:
+    """Train the method that a configuration is for; arguments, result and errors as of `training.trainer.train`."""
+    return trainer.train(config, learner(config.method).objective, images, captions, backbone, output, **more)
 
 
 def check_methods(names: Sequence[str]) -> None:

@@ -33,7 +33,8 @@ from ..inversion.prompts import Sentence, Slot, Template
 from ..training import losses
 from ..training.config import TrainingConfig
 from ..training.losses import LossWeights
-from .base import Batch, Corpus, Learner, Model
+from ..training.objective import Batch, Corpus
+from .base import Learner, Model
 
 _TEMPLATE = Template(modification="that {text}")
 _VOCABULARY = Path(__file__).parent.parent / "concepts" / "open-images-v7.txt"
@@ -431,38 +432,43 @@ def _class_features(corpus: Corpus) -> Tensor:
 
 
 SEARLE = Learner(
-    TrainingConfig(
-        method="searle",
-        epochs=100,
-        batch_size=256,
-        learning_rate=1e-4,
-        weight_decay=0.01,
-        schedule="constant",
-        weights=LossWeights(0.0, 0.0, 0.75, 0.0, 0.0, distillation=1.0),
-        max_attributes=0,
-        dropout=0.5,
-        template=_TEMPLATE,
-        bfloat16=True,
-        vocabulary="open-images",
-        concepts=150,
-        inversion_concepts=15,
-        inversion_steps=350,
-        inversion_average=0.99,
-        inversion_start="random",
-        inversion_templates=24,
-    ),
-    SearleObjective,
-    quick=TrainingConfig(
-        method="searle",
-        epochs=5,
-        batch_size=128,
-        learning_rate=1e-4,
-        schedule="constant",
-        weights=LossWeights(0.0, 0.0, 0.75, 0.0, 0.0, distillation=1.0),
-        max_attributes=0,
-        dropout=0.5,
-        template=_TEMPLATE,
-        bfloat16=True,
-        inversion_steps=20,
-    ),
+    presets={
+        "searle": TrainingConfig(
+            method="searle",
+            epochs=100,
+            batch_size=256,
+            learning_rate=1e-4,
+            weight_decay=0.01,
+            schedule="constant",
+            weights=LossWeights(0.0, 0.0, 0.75, 0.0, 0.0, distillation=1.0),
+            max_attributes=0,
+            dropout=0.5,
+            template=_TEMPLATE,
+            bfloat16=True,
+            vocabulary="open-images",
+            concepts=150,
+            inversion_concepts=15,
+            inversion_steps=350,
+            inversion_average=0.99,
+            inversion_start="random",
+            inversion_templates=24,
+        ),
+        "searle-quick": TrainingConfig(
+            method="searle",
+            epochs=5,
+            batch_size=128,
+            learning_rate=1e-4,
+            schedule="constant",
+            weights=LossWeights(0.0, 0.0, 0.75, 0.0, 0.0, distillation=1.0),
+            max_attributes=0,
+            dropout=0.5,
+            template=_TEMPLATE,
+            bfloat16=True,
+            inversion_steps=20,
+        ),
+    },
+    default="searle",
+    objective=SearleObjective,
 )
+"""`searle`: as published. `searle-quick`: ours, for small encoders and few pictures, which takes minutes. Figures that
+are published with it hold only as long as it stays as it is."""

@@ -115,7 +115,7 @@ class Captioned:
 
     @classmethod
     def read(cls, model: TextEncoder, images: Path, table: Path) -> Captioned:
-        """With captions from a table that `datasets.captioned` reads; InputError if it cannot."""
+        """With captions from a table that `captions.table` reads; InputError if it cannot."""
         data = captioned.load(images, table)
         first = zip(data.names, data.captions, strict=True)
         return cls(model, {(images / name).absolute(): captions[0].text for name, captions in first})

@@ -1,7 +1,9 @@
 """Training a method's network on captioned pictures that nobody labelled: one loop for every method that learns.
 
-    config = training.preset("composed")
-    training.train(config, "pictures/", "captions.jsonl", "mini", "my-model/")
+    config = registry.preset("composed")
+    registry.train(config, "pictures/", "captions.jsonl", "mini", "my-model/")
+
+The loop knows no method: it is handed an objective, which `methods.registry` finds for a configuration.
 
 The encoder is frozen, so its features of every picture and caption are computed once, into OUTPUT/features, and read
 from there. OUTPUT/checkpoint.pt holds everything that a step depends on: a training that was killed, at whatever
@@ -42,70 +44,15 @@ from ..errors import CutWarning, NoRoomError, TrainingError
 from ..features.cache import Features, Say, Share, StreamedFeatures, compute, compute_texts, require_room
 from ..inversion.compose import encode_sentences
 from ..inversion.network import FineGrainedInversion
-from ..methods import registry as baselines
-from ..methods.base import Batch, Choice, Corpus, Described, Found
 from ..models import loading as checkpoint
 from .config import TrainingConfig
 from .distributed import World, world
-from .losses import LossWeights
-
-_PAPER = TrainingConfig(caption_split="release")
-_COMPOSED = TrainingConfig(
-    epochs=5, batch_size=32, learning_rate=1e-3, schedule="cosine", warmup_steps=50, clip_norm=1.0, average=0.998,
-    # The orthogonality of vectors without negative numbers is reached soonest by constant ones: with the paper's
-    # weights the attributes of `mini` lost all that differs between pictures.
-    weights=LossWeights(
-        contrastive=0.3, orthogonality=0.1, regularization_attributes=5.0,
-        composed=2.0, composed_image=2.0, description=2.0,
-    ),
-    # Small batches make many steps; what the composed losses lack in negatives, the whole set lends them.
-    attribute_gain=6.0, dropout=0.1, negatives=1024, bfloat16=True,
-)  # fmt: skip
-
-
-def _without(config: TrainingConfig) -> dict[str, TrainingConfig]:
-    """The paper's ablations of a recipe: each takes one part away."""
-
-    def weightless(name: str) -> TrainingConfig:
-        return replace(config, weights=replace(config.weights, **{name: 0.0}))
-
-    return {
-        "no-attributes": replace(config, max_attributes=0),
-        "no-selection": replace(config, threshold=None),
-        "no-orthogonality": weightless("orthogonality"),
-        "no-subject-regularization": weightless("regularization_subject"),
-        "no-attributes-regularization": weightless("regularization_attributes"),
-        "no-whole-regularization": weightless("regularization_whole"),
-    }
-
-
-PRESETS: dict[str, TrainingConfig] = {
-    "paper": _PAPER,
-    "composed": _COMPOSED,
-    **{f"paper-{name}": config for name, config in _without(_PAPER).items()},
-    **{f"composed-{name}": config for name, config in _without(_COMPOSED).items()},
-    **{name: learner.preset for name, learner in baselines.LEARNED.items() if name != "fti4cir"},
-    **{f"{name}-quick": learner.quick for name, learner in baselines.LEARNED.items() if learner.quick},
-}
-"""`paper`: the release's recipe. `composed`: ours, with composed and description losses, for small encoders and few
-pictures. Each also with one part taken away, as `paper-no-selection`. The other methods' published recipes by their
-names; `-quick` behind a name: ours, for small encoders and few pictures."""
-
-
-def preset(name: str, **changes: Any) -> TrainingConfig:
-    """A preset with some of its fields changed. TrainingError if there is no such preset.
-
-    `epochs` also takes the place of the `steps` that a preset may count instead.
-    """
-    if name not in PRESETS:
-        raise TrainingError(f"There is no preset {name!r}; there are {', '.join(PRESETS)}.")
-    if "epochs" in changes:
-        changes = {"steps": None, **changes}
-    return replace(PRESETS[name], **changes)
+from .objective import Batch, Choice, Corpus, Described, Found, MakeObjective
 
 
 def train(
     config: TrainingConfig,
+    objective: MakeObjective,
     images: str | Path,
     captions: str | Path,
     backbone: str | Path,
@@ -118,9 +65,10 @@ def train(
     """Train a network and save it in `output`, which `fti4cir.load` then reads.
 
     Args:
-        config: see `preset`.
+        config: everything that decides what the training gives.
+        objective: what the method that learns minimises.
         images: a folder or a tar file of pictures.
-        captions: a CSV or JSON lines file, see `datasets.captioned.load`.
+        captions: a CSV or JSON lines file, see `captions.table.load`.
         backbone: the encoder, by a name or folder that `fti4cir.load` knows.
         output: a folder; also gets `log.csv`, one row a report, and what a later `resume` needs.
         resume: go on from the checkpoint in `output`, or begin if there is none.
@@ -168,7 +116,18 @@ def train(
             )
         say(f"training on {len(training)} pictures, measuring on {len(validation)} others")
         run = _Run(
-            config, encoder, cache, data.names, split_captions, training, validation, output, folder, say, world_
+            config,
+            objective,
+            encoder,
+            cache,
+            data.names,
+            split_captions,
+            training,
+            validation,
+            output,
+            folder,
+            say,
+            world_,
         )
         if state_file.exists():
             run.restore(state_file)
@@ -316,6 +275,7 @@ class _Run:
     def __init__(
         self,
         config: TrainingConfig,
+        make_objective: MakeObjective,
         encoder: DualEncoder,
         features: Features | StreamedFeatures,
         names: Sequence[str],
@@ -347,7 +307,7 @@ class _Run:
                         warnings.simplefilter("ignore", CutWarning)  # told already
                         self.plain = _Texts(cache, encoder, map(str, used), say, "features of captions as written")
                 with self.precision():
-                    self.objective = baselines.learner(config.method).objective(config, corpus)
+                    self.objective = make_objective(config, corpus)
             world_.wait()
         _seed_torch(config.seed, 0)
         self.inversion = FineGrainedInversion(config.network(encoder)).to(encoder.device)
