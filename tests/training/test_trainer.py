@@ -95,7 +95,9 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import transformers, torch
-from fti4cir import features, training
+from fti4cir.features import cache as features
+from fti4cir.methods import registry
+from fti4cir.training import trainer as training
 from test_trainer import CONFIG
 
 pictures, captions, backbone, folder = map(Path, sys.argv[1:])
@@ -578,7 +580,18 @@ def a_run(
     names, rows = [f"{row}.png" for row in range(count)], list(range(count))
     config = preset(name, **{**FINE, **changes})
     return training._Run(
-        config, encoder, Features(image, local, {}), names, captions, rows, [], folder, folder, quiet, world or World()
+        config,
+        learner(config.method).objective,
+        encoder,
+        Features(image, local, {}),
+        names,
+        captions,
+        rows,
+        [],
+        folder,
+        folder,
+        quiet,
+        world or World(),
     )
 
 
