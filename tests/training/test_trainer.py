@@ -579,20 +579,11 @@ def a_run(
     local = torch.randn(count, 5, encoder.vision_width, generator=torch.Generator().manual_seed(0)).half().numpy()
     names, rows = [f"{row}.png" for row in range(count)], list(range(count))
     config = preset(name, **{**FINE, **changes})
+    objective = registry.learner(config.method).objective
     return training._Run(
-        config,
-        learner(config.method).objective,
-        encoder,
-        Features(image, local, {}),
-        names,
-        captions,
-        rows,
-        [],
-        folder,
-        folder,
-        quiet,
+        config, objective, encoder, Features(image, local, {}), names, captions, rows, [], folder, folder, quiet,
         world or World(),
-    )
+    )  # fmt: skip
 
 
 SHIRTS = {colour: SplitCaption(f"a {colour} shirt", "for men") for colour in ("red", "blue", "green")}
