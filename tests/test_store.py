@@ -602,6 +602,6 @@ class TestLock:
     def test_a_place_where_no_store_can_be_made(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         store = Store.planned(tmp_path / "file", TestPlanned.INFO)
-        says = r"Cannot make a store at .*\(--store names another place\): File exists"
+        says = r"Cannot make a store at .*\(`fti4cir index --store` names another place\): File exists"
         with pytest.raises(StoreError, match=says), store.only_writer(lambda: True):
             pass

@@ -540,7 +540,7 @@ def _portable_root(location: str | Path, root: Path) -> str:
 
 
 def _cannot_make(location: str | Path) -> str:
-    return f"Cannot make a store at '{location}' (--store names another place)"
+    return f"Cannot make a store at '{location}' (`fti4cir index --store` names another place)"
 
 
 def _sql_text(text: str) -> str:
@@ -645,4 +645,5 @@ def _explained(what: str) -> Iterator[None]:
         reason = re.sub(r" at Line: \d+, Column: \d+", "", reason).partition("\n")[0]
         # Lance adds the place in its own source, which tells a user nothing.
         reason = re.sub(r",? ?\S+\.rs:\d+(:\d+)?", "", reason).removeprefix("Invalid input, ")
+        reason = re.sub(r"^lance error: LanceError\(\w+\): | \(os error \d+\)", "", reason)
         raise StoreError(f"{what}: {reason.rstrip('.')}.") from error
