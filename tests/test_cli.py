@@ -387,6 +387,8 @@ class TestProgram:
     def test_what_is_wrong_with_an_option_is_a_sentence(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert run("search", ".", "-k", "0") == 2
         assert one_error_line(capsys.readouterr().err).endswith(" equal to 1. See fti4cir --help.")
+        assert run("serch") == 2
+        assert one_error_line(capsys.readouterr().err).endswith("'search'? See fti4cir --help.")
 
     def test_help_needs_no_torch_and_names_every_command(self) -> None:
         code = (
