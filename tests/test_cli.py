@@ -371,6 +371,27 @@ class TestDemo:
 
 
 class TestProgram:
+    def test_a_mistyped_folder_or_a_blank_text_needs_no_database(self, tmp_path: Path) -> None:
+        """LanceDB takes seconds to import."""
+        code = (
+            "import sys\nfrom fti4cir.cli import run\n"
+            "for line in (['search', 'gone', '--text', 'a'], ['search', '.', '--text', ' ']):\n"
+            "    print(run(line), 'lancedb' in sys.modules)\n"
+        )
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+        )
+        assert done.stdout.splitlines() == ["1 False", "1 False"], done.stderr
+        assert "There is no folder 'gone'" in done.stderr
+        assert "The text is empty" in done.stderr
+
+    def test_what_is_wrong_with_an_option_is_a_sentence(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run("search", ".", "-k", "0") == 2
+        assert one_error_line(capsys.readouterr().err).endswith(" equal to 1. See fti4cir --help.")
+        assert run("serch") == 2
+        assert one_error_line(capsys.readouterr().err).endswith("'search'? See fti4cir --help.")
+
     def test_help_needs_no_torch_and_names_every_command(self) -> None:
         code = (
             "import sys\nfrom fti4cir.cli import run\nstatus = run(['--help'])\n"

@@ -256,6 +256,18 @@ class TestKinds:
         else:
             assert np.abs(grey - expected).max() <= 1
 
+    @pytest.mark.parametrize("order", ["<", ">"])
+    def test_compressed_floats_of_either_byte_order(self, tmp_path: Path, order: str) -> None:
+        pixels = zlib.compress(np.array([[0.0, 0.5, 1.0]], dtype=f"{order}f4").tobytes())
+        pixels += b"\0" * (len(pixels) % 2)
+        fields = {256: 3, 257: 1, 258: 32, 259: 8, 262: 1, 273: 8, 277: 1, 278: 1, 279: len(pixels), 339: 3}
+        data = {"<": b"II", ">": b"MM"}[order] + struct.pack(f"{order}HI", 42, 8 + len(pixels)) + pixels
+        data += struct.pack(f"{order}H", len(fields))
+        data += b"".join(struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in fields.items())
+        (tmp_path / "x.tif").write_bytes(data + bytes(4))
+        grey = np.asarray(open_picture(tmp_path / "x.tif"))[0, :, 0]
+        assert grey.tolist() == [0, 128, 255]
+
     def test_32_bit_integers(self, tmp_path: Path) -> None:
         Image.fromarray(np.array([[0, 32768, 65535]], dtype=np.int32)).save(tmp_path / "x.tiff")
         assert np.abs(np.asarray(open_picture(tmp_path / "x.tiff"))[0, :, 0].astype(int) - [0, 128, 255]).max() <= 1

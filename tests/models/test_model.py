@@ -62,10 +62,26 @@ def test_arrays_are_images_everywhere(model: Model) -> None:
         for call in (model.encode_images, model.features, lambda images: model.compose(images, ["is red"])):
             with pytest.raises(InputError, match="must be a list"):
                 call(many)  # type: ignore[arg-type]
+    for none in (None, 5):
+        with pytest.raises(InputError, match="must be a list"):
+            model.encode_images(none)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="not Tensor"):
+        model.encode_images(torch.zeros(2, 3, 8, 8))  # type: ignore[arg-type]
     with pytest.raises(InputError, match="NumPy array of uint8"):
         model.encode_images([array / 255])  # type: ignore[list-item]
     with pytest.raises(InputError, match="NumPy array of uint8"):
         model.encode_images([torch.zeros(3, 8, 8)])  # type: ignore[list-item]
+
+
+def test_texts_of_wrong_types(model: Model) -> None:
+    for text in (None, b"is red", 5):
+        for call in (model.encode_texts, lambda texts: model.compose([picture()], texts)):
+            with pytest.raises(InputError, match="A text is a string, not"):
+                call([text])  # type: ignore[list-item]
+    for texts in (None, 5):
+        with pytest.raises(InputError, match="Texts come as a list, not as"):
+            model.encode_texts(texts)  # type: ignore[arg-type]
+    assert model.encode_texts(text for text in ["is red", "is blue"]).shape[0] == 2  # type: ignore[arg-type]
 
 
 def test_files_are_decoded_exactly(model: Model, tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def test_another_model_is_refused(folder: Path) -> None:
 def test_a_place_that_cannot_be_written_to(folder: Path) -> None:
     (folder / ".fti4cir").touch()
     model = ColourModel()
-    with pytest.raises(StoreError, match=r"--store names another place"):
+    with pytest.raises(StoreError, match=r"index --store` names another place"):
         index(folder, model)
     assert model.encoder.encoded == 0
     assert len(store_for(folder, ColourModel(), folder.parent / "elsewhere")) == 0
@@ -494,7 +494,7 @@ def read_only(top: Path) -> Iterator[None]:
 class TestReadOnlyFolder:
     def test_a_store_cannot_be_made(self, shared_folder: Path) -> None:
         model = ColourModel()
-        says = r"Cannot make a store .*--store names another place.*: Permission denied"
+        says = r"Cannot make a store .*`fti4cir index --store` names another place.*: Permission denied"
         with read_only(shared_folder), pytest.raises(StoreError, match=says):
             index(shared_folder, model)
         assert model.encoder.encoded == 0

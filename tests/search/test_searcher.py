@@ -123,6 +123,7 @@ def test_a_condition(searcher: Searcher) -> None:
         ({"text": "red", "without": " "}, "text of what to leave out is empty"),
         ({"text": "red", "k": 0}, "at least 1"),
         ({"images": "red.png"}, "must be a list"),
+        ({"text": 5}, "The text is a string, not int"),
     ],
 )
 def test_queries_that_say_nothing(searcher: Searcher, query: dict, message: str) -> None:

@@ -151,6 +151,17 @@ def test_a_condition_that_cannot_be_used(tmp_path: Path, where: str) -> None:
     assert ".rs:" not in message
 
 
+@pytest.mark.parametrize(
+    ("where", "reason"), [("1/0 = 1", "Divide by zero error."), ("cast(path as int) > 1", "Cast error: Cannot cast ")]
+)
+def test_a_condition_that_fails_on_the_rows_says_why_and_no_more(tmp_path: Path, where: str, reason: str) -> None:
+    store = make(tmp_path)
+    store.upsert(rows(vectors(3)))
+    with pytest.raises(StoreError) as caught:
+        store.search(vectors(1)[0], 5, where=where)
+    assert str(caught.value).startswith(f"Cannot use the condition {where!r}: {reason}")
+
+
 def test_opening_again_keeps_everything(tmp_path: Path) -> None:
     make(tmp_path / "s").upsert(rows(vectors(3)))
     store = Store.open(tmp_path / "s")
@@ -602,6 +613,6 @@ class TestLock:
     def test_a_place_where_no_store_can_be_made(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         store = Store.planned(tmp_path / "file", TestPlanned.INFO)
-        says = r"Cannot make a store at .*\(--store names another place\): File exists"
+        says = r"Cannot make a store at .*\(`fti4cir index --store` names another place\): File exists"
         with pytest.raises(StoreError, match=says), store.only_writer(lambda: True):
             pass

@@ -68,7 +68,7 @@ def require_pictures(gallery: Gallery, name: str, root: Path) -> None:
         raise InputError(
             f"{len(gallery.missing)} of the {gallery.places} pictures of {name} are not under {root}: "
             f"{some(gallery.missing)}; scores without them are not comparable with others; fti4cir verify says which "
-            "are missing, and --allow-missing goes on all the same."
+            "are missing, and --allow-missing goes on without them."
         )
 
 

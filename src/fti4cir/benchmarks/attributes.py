@@ -91,7 +91,7 @@ def load(
     if missing and not allow_missing:
         raise InputError(
             f"{len(missing)} of the {len(rows)} pictures in {table} are not under {root}: {some(missing)}; "
-            "scores without them are not comparable with others; to go on all the same, give --allow-missing."
+            "scores without them are not comparable with others; to go on without them, give --allow-missing."
         )
     present = [(row, path) for row, path in zip(rows, paths, strict=True) if path is not None]
     gallery = Gallery(tuple(row[0] for row, _ in present), tuple(path for _, path in present), missing)

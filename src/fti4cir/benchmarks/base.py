@@ -23,7 +23,7 @@ class Gallery:
     missing: tuple[str, ...] = ()
     """Ids that belong to the benchmark's gallery but have no picture here; scores then are not comparable."""
     unnamed: int = 0
-    """How many more are missing whose ids nobody knows, for want of a list; they have no positions."""
+    """How many more are missing whose ids nobody knows, because there is no list; they have no positions."""
 
     def __post_init__(self) -> None:
         if len(self.ids) != len(self.paths):

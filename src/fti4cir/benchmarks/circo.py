@@ -114,13 +114,13 @@ def _listed(info: Path) -> tuple[dict[str, str], str]:
 def _in_folder(root: Path, entries: Sequence[Entry], allow_missing: bool) -> tuple[dict[str, str], str]:
     """The same from the folder: the files in it, and those that queries name and that are not there."""
     folder = next((folder for folder in _folders(root) if folder.is_dir()), _folders(root)[0])
-    # COCO's files are called by their ids, with noughts in front.
+    # COCO's files are called by their ids, with zeros in front.
     here = {str(int(stem)): names[0] for stem, names in listing(folder)[1].items() if stem.isascii() and stem.isdigit()}
     if len(here) != GALLERY and not allow_missing:
         raise InputError(
             f"{folder} has {len(here):,} of COCO's {GALLERY:,} unlabelled pictures, and without {_INFO} nobody can say "
             "which are missing; put that file of COCO's into "
-            f"{root / 'COCO2017_unlabeled' / 'annotations'}, or give --allow-missing to go on all the same."
+            f"{root / 'COCO2017_unlabeled' / 'annotations'}, or give --allow-missing to go on without them."
         )
     named = {
         str(number): f"{number:012}.jpg"

@@ -122,7 +122,8 @@ def _run(arguments: Sequence[str]) -> int:
     except typer.TyperException as error:
         # Without any argument, the message is the whole help.
         if arguments:
-            fail(f"{' '.join(error.format_message().split())} See fti4cir --help.")
+            message = " ".join(error.format_message().split())
+            fail(f"{message}{'' if message.endswith(('.', '?')) else '.'} See fti4cir --help.")
         else:
             print(error.format_message())
         return 2

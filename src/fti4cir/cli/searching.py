@@ -86,9 +86,11 @@ def search(
     """Search with a picture, words, or both: "this picture, but ..."."""
     if not image and text is None:
         raise InputError("There is nothing to search for; give --image, --text, or both.")
+    # Before LanceDB is imported, which takes seconds, and before minutes of indexing.
+    if "://" not in source:
+        _require_folder(Path(source))
     from ..search.searcher import Searcher, check_query
 
-    # Before minutes of indexing, not after.
     check_query(image or [], text, without, k)
     for path in image or []:
         _require_picture(path)
@@ -102,7 +104,6 @@ def search(
         loaded = load_model(_model_for_store(opened, model))
     else:
         folder = Path(source)
-        _require_folder(folder)
         loaded = load_model(_model_for(folder, None, model))
         if image and text is not None:
             loaded.require_inversion()

@@ -138,10 +138,10 @@ def _eight_bit(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
 def _values(image: Image.Image) -> NDArray[np.floating]:
     """The values of a grey image of more than 8 bit, (H, W); 32 bits without a sign come without one."""
     values = np.asarray(image)
-    if image.mode == "I" and isinstance(image, TiffImageFile):
+    if image.mode in ("I", "F") and isinstance(image, TiffImageFile):
         if image.tag_v2.prefix == b"MM" and image.info.get("compression") != "raw":
             values = values.byteswap()  # libtiff has put them in this machine's order, and Pillow swaps them again
-        if image.tag_v2.get(SAMPLEFORMAT, (_UNSIGNED,))[0] == _UNSIGNED:
+        if image.mode == "I" and image.tag_v2.get(SAMPLEFORMAT, (_UNSIGNED,))[0] == _UNSIGNED:
             values = values.view(np.uint32)
     # Integers of 32 bit need all of a float64; more would take memory for nothing.
     return values.astype(np.float64 if image.mode == "I" else np.float32)

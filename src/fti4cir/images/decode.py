@@ -6,7 +6,7 @@ import hashlib
 import os
 import stat
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -283,8 +283,8 @@ _TAKEN = "the path of a file, a PIL image, or a NumPy array of uint8, (H, W, 3),
 
 
 def check_pictures(sources: object) -> None:
-    """InputError if a single image was given where several are taken: it would pass for a list of its rows."""
-    if isinstance(sources, Image.Image | str | Path | np.ndarray):
+    """InputError for what is no list: a single array, for one, would pass for a list of its rows."""
+    if isinstance(sources, Image.Image | str | Path | np.ndarray) or not isinstance(sources, Iterable):
         raise InputError(
             "The images must be a list; put a single one into a list, and make a list of an array of many."
         )

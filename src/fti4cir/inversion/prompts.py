@@ -85,7 +85,9 @@ class Template:
 
 
 def check_text(text: str, allow_blank: bool = False) -> str:
-    """The text without white space around it; InputError if nothing is left, unless that is allowed."""
+    """The text without white space around it; InputError if it is no string, or blank where that is not allowed."""
+    if not isinstance(text, str):
+        raise InputError(f"A text is a string, not {type(text).__name__}.")
     stripped = text.strip()
     if not stripped and not allow_blank:
         raise InputError("The text is empty: say in a few words what should be different, such as 'in red'.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -63,6 +63,7 @@ class Model:
         Files are decoded exactly. InputError if one of `images` is no image, or there is none at all.
         """
         check_pictures(images)
+        images = list(images)
         blocks = []
         for start in range(0, len(images), batch_size):
             opened = [open_picture(image) for image in images[start : start + batch_size]]
@@ -82,6 +83,7 @@ class Model:
 
         """
         check_pictures(images)
+        images = list(images)
         if not images:
             return torch.zeros(0, self.encoder.joint_width)
         return F.normalize(self.features(images, batch_size).image, dim=-1).cpu()
@@ -99,7 +101,7 @@ class Model:
             InputError: if a text is blank, unless that is allowed.
 
         """
-        _refuse_string(texts)
+        _check_texts(texts)
         checked = [prompts.check_text(text, allow_blank) for text in texts]
         sentences: list[prompts.Sentence] = [(text,) if text else () for text in checked]
         blocks = [
@@ -117,8 +119,9 @@ class Model:
             ModelError: if the model has no inversion weights.
 
         """
-        _refuse_string(texts)
+        _check_texts(texts)
         check_pictures(images)
+        images, texts = list(images), list(texts)
         if len(images) != len(texts):
             raise InputError(f"There are {len(images)} pictures but {len(texts)} texts; each picture needs one text.")
         for text in texts:
@@ -205,6 +208,9 @@ def require_one_encoder(models: Sequence[Model]) -> None:
             )
 
 
-def _refuse_string(texts: Sequence[str]) -> None:
+def _check_texts(texts: object) -> None:
+    """InputError for what is no list of texts; a single one would pass for a list of its characters."""
     if isinstance(texts, str):
         raise InputError(f"Texts come as a list; give [{texts!r}].")
+    if not isinstance(texts, Iterable):
+        raise InputError(f"Texts come as a list, not as {type(texts).__name__}.")

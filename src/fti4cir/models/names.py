@@ -58,7 +58,7 @@ def check(name: str) -> None:
     if name in (DEFAULT, RELEASED):
         return
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if name and folder.is_dir():
         read_json(folder / "config.json")
     elif folder.is_file():
         raise ModelError(

@@ -13,12 +13,12 @@ from PIL import Image
 from ..errors import InputError
 from ..escaping import is_utf8
 from ..images.decode import Source, check_pictures, content_digest, decode_picture, open_picture, read_file
-from .store import Store
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..models.model import Model
+    from .store import Store
 
 WITHOUT_SHARE = 0.5
 """How much of the unwanted words' feature is taken off the query's.
@@ -43,6 +43,8 @@ def check_query(images: Sequence[Source], text: str | None, without: str | None 
     """Refuse a query that says nothing, as `Searcher.search` does, before a model is loaded for it; InputError."""
     check_pictures(images)
     for name, words in (("text", text), ("text of what to leave out", without)):
+        if words is not None and not isinstance(words, str):
+            raise InputError(f"The {name} is a string, not {type(words).__name__}.")
         if words is not None and not words.strip():
             raise InputError(f"The {name} is empty.")
         if words is not None and not is_utf8(words):

@@ -540,7 +540,7 @@ def _portable_root(location: str | Path, root: Path) -> str:
 
 
 def _cannot_make(location: str | Path) -> str:
-    return f"Cannot make a store at '{location}' (--store names another place)"
+    return f"Cannot make a store at '{location}' (`fti4cir index --store` names another place)"
 
 
 def _sql_text(text: str) -> str:
@@ -634,6 +634,13 @@ def _retried(change: Callable[[], _Result]) -> _Result:
         time.sleep(random.uniform(0.02, 0.5))
 
 
+# The parts of LanceDB that an error has passed, and what the system calls it.
+_LAYERS = re.compile(
+    r"^lance error: |LanceError\(\w+\): |Query Execution error: |Error applying filter expression to batch: "
+    r"|Arrow error: | \(os error \d+\)"
+)
+
+
 @contextmanager
 def _explained(what: str) -> Iterator[None]:
     """Turn what LanceDB raises (there is no class of its own) into a StoreError of one sentence."""
@@ -645,4 +652,5 @@ def _explained(what: str) -> Iterator[None]:
         reason = re.sub(r" at Line: \d+, Column: \d+", "", reason).partition("\n")[0]
         # Lance adds the place in its own source, which tells a user nothing.
         reason = re.sub(r",? ?\S+\.rs:\d+(:\d+)?", "", reason).removeprefix("Invalid input, ")
+        reason = _LAYERS.sub("", reason)
         raise StoreError(f"{what}: {reason.rstrip('.')}.") from error

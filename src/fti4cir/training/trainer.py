@@ -656,7 +656,7 @@ class _Run:
             state = torch.load(file, map_location=self.encoder.device, weights_only=True)
             theirs = state["config"]
         except Exception as error:  # of almost any class, as the damage will have it
-            raise TrainingError(f"The checkpoint {file} cannot be read; delete it to begin anew.") from error
+            raise TrainingError(f"The checkpoint {file} cannot be read; delete it to start again.") from error
         # An older version's checkpoint lacks settings that came later; their defaults are what it did.
         theirs = {**asdict(TrainingConfig()), **theirs}
         for name, value in asdict(self.config).items():
