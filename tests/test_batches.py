@@ -18,7 +18,7 @@ pytestmark = pytest.mark.numeric
 IN_BFLOAT16, IN_FLOAT32 = 1e-3, 1e-5
 """The most by which a cosine may differ from 1. The image tower of `mini` runs in bfloat16 where the processor has
 it in hardware: eight bits, which products of other sizes round at other places. All else is in float32."""
-MOST = 8
+MOST = 6
 
 
 @pytest.fixture(scope="module", params=["mini", "tiny"])
@@ -42,7 +42,7 @@ def texts() -> list[str]:
     return [" and ".join(["a red dog"] * (1 + number % 5)) + f" {number}" for number in range(MOST)]
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(st.lists(st.integers(0, MOST - 1), min_size=1, max_size=MOST), st.integers(1, MOST))
 def test_batch_and_position_make_no_difference(
     model: Model, alone: dict[str, torch.Tensor], drawn: list[int], batch_size: int

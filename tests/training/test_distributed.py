@@ -115,9 +115,9 @@ class Job(NamedTuple):
 def jobs(data: SimpleNamespace, clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of all jobs' outputs, once all are done."""
     folder = tmp_path_factory.mktemp("jobs")
-    path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1]), *sys.path])
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-c", "import sys, test_parallel; test_parallel.launch(*sys.argv[1:])"]
+    command = [sys.executable, "-c", "import sys, test_distributed; test_distributed.launch(*sys.argv[1:])"]
     done = subprocess.run(
         [*command, data.pictures, data.captions, clip_folder, folder],
         env=environment,
