@@ -199,7 +199,7 @@ class TestOneIndexAModel:
         for command in (["search", tmp_path / "s", "--text", "red"], ["index", photos, "--store", tmp_path / "s"]):
             assert run(*command, "--model", "vit-l-14") == 1
             message = one_error_line(capsys.readouterr().err)
-            assert "was made with the model 'mini', not 'vit-l-14'; leave --model out" in message
+            assert "was made with the model 'mini', not 'vit-l-14'; leave the model out" in message
         assert models == []
 
 

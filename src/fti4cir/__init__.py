@@ -1,6 +1,8 @@
 """Composed image retrieval: find me this picture, but ...
 
 import fti4cir
+fti4cir.open("photos").search("shirt.jpg", text="in red")
+
 model = fti4cir.load("mini")
 query = model.compose(["shirt.jpg"], ["in red"])     # (1, D), unit length
 gallery = model.encode_images(["a.jpg", "b.jpg"])    # (2, D), unit length
@@ -18,10 +20,13 @@ if TYPE_CHECKING:
 
     from .models.loading import load as load
     from .models.model import Model as Model
+    from .search.collection import Collection as Collection
+    from .search.collection import open as open
 
 __version__ = "0.1.0"
 __all__ = [
     "CacheError",
+    "Collection",
     "FtiError",
     "InputError",
     "Model",
@@ -31,6 +36,7 @@ __all__ = [
     "StoreError",
     "TrainingError",
     "load",
+    "open",
 ]
 
 
@@ -44,4 +50,8 @@ def __getattr__(name: str) -> Any:
         from .models.model import Model
 
         return Model
+    if name in ("open", "Collection"):
+        from .search import collection
+
+        return getattr(collection, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -46,7 +46,7 @@ def index(
     loaded = load_model(name)
     from ..search.indexing import store_for
 
-    report = _bring_up_to_date(folder, store_for(folder, loaded, store), loaded)
+    report = _bring_up_to_date(store_for(folder, loaded, store), loaded)
     _note_unsupported(report)
     if as_json:
         print_json(report.to_json())
@@ -89,11 +89,12 @@ def search(
     # Before LanceDB is imported, which takes seconds, and before minutes of indexing.
     if "://" not in source:
         _require_folder(Path(source))
-    from ..search.searcher import Searcher, check_query
+    from ..search.searcher import check_query
 
     check_query(image or [], text, without, k)
     for path in image or []:
         _require_picture(path)
+    from ..search.choice import model_of_store
     from ..search.store import Store, check_condition
 
     if where is not None:
@@ -101,7 +102,7 @@ def search(
     report = None
     if Store.exists(source):
         opened = Store.open(source)
-        loaded = load_model(_model_for_store(opened, model))
+        loaded = load_model(model_of_store(opened, model and located(model)))
     else:
         folder = Path(source)
         loaded = load_model(_model_for(folder, None, model))
@@ -110,12 +111,16 @@ def search(
         from ..search.indexing import store_for
 
         opened = store_for(folder, loaded)
-        report = _bring_up_to_date(folder, opened, loaded, patience=PATIENCE)
+        report = _bring_up_to_date(opened, loaded, patience=PATIENCE)
         if report.added or report.updated or report.removed or report.moved:
             note(_counts(report))
         if report.added or not report.total:
             _note_unsupported(report)
-    results = Searcher(loaded, opened).search(image or [], text, without, k, where, include_reference)
+    from ..search.collection import Collection
+
+    results = Collection(loaded, opened).search(
+        image or [], text, without=without, k=k, where=where, include_reference=include_reference
+    )
     if as_json:
         found = [{"path": str(result.path), "score": result.score} for result in results]
         print_json({"results": found, "model": loaded.name})
@@ -159,13 +164,13 @@ def demo(
 
     chosen = choose_pictures(folder)
     loaded = load_model(model)
+    from ..search.collection import Collection
     from ..search.indexing import store_for
-    from ..search.searcher import Searcher
 
     location = store_location(chosen.folder, loaded.fingerprint)
     try:
         store = store_for(chosen.folder, loaded, location)
-        report = _bring_up_to_date(chosen.folder, store, loaded)
+        report = _bring_up_to_date(store, loaded)
     except StoreError as error:
         reason = error.__cause__ or "another program wrote it"
         raise StoreError(
@@ -173,12 +178,12 @@ def demo(
             "XDG_CACHE_HOME to another place."
         ) from error
     say(f"{report.total} pictures of {chosen.folder}")
-    searcher = Searcher(loaded, store)
+    collection = Collection(loaded, store)
     for example in chosen.examples:
         say()
         say(str(example))
         images = [chosen.folder / example.image] if example.image else []
-        _print_results(searcher.search(images, example.text, k=3), below=chosen.folder.resolve())
+        _print_results(collection.search(images, example.text, k=3), below=chosen.folder.resolve())
     say()
     say("Now your own pictures:")
     say('  fti4cir search FOLDER --image FILE --text "in red"')
@@ -205,35 +210,22 @@ def _model_for(folder: Path, location: str | None, asked: str | None) -> str:
 
     StoreError if there is one already at the location that another model has made.
     """
-    from ..search.store import Store, folder_stores
+    from ..search.store import Store
 
-    if location is None:
-        stores = folder_stores(folder)
-        return asked or (stores[-1].info.model if stores else DEFAULT_MODEL)
-    if not Store.exists(location):
+    if location is not None and not Store.exists(location):
         require_folder_place(location, "--store")
         return asked or DEFAULT_MODEL
-    return _model_for_store(Store.open(location), asked)
+    from ..search.choice import model_of_folder, model_of_store
+
+    asked = asked and located(asked)
+    return model_of_folder(folder, asked) if location is None else model_of_store(Store.open(location), asked)
 
 
-def _model_for_store(store: Store, asked: str | None) -> str:
-    """Which model a store is searched with; StoreError if what was asked for cannot have made it."""
-    from ..models.names import may_have_made
-
-    made_by = store.info.model
-    if asked is not None and not may_have_made(located(asked), made_by, store.info.fingerprint):
-        raise StoreError(
-            f"The store '{store.location}' was made with the model '{made_by}', not '{asked}'; leave --model out, or "
-            "give the folder of the pictures, which keeps one index a model."
-        )
-    return asked or made_by
-
-
-def _bring_up_to_date(folder: Path, store: Store, model: Model, patience: float | None = None) -> IndexReport:
-    from ..search.indexing import index_folder
+def _bring_up_to_date(store: Store, model: Model, patience: float | None = None) -> IndexReport:
+    from ..search.collection import Collection
 
     with progress_bar("indexing") as progress:
-        report = index_folder(folder, store, model, progress, say=note, patience=patience)
+        report = Collection(model, store).update(progress=progress, say=note, patience=patience)
     for _, reason in report.skipped:
         note(f"skipped: {reason}")
     return report

@@ -1,0 +1,188 @@
+"""A folder of images, or a store, ready to be searched: one call opens it, loads its model and brings it up to date.
+
+import fti4cir
+photos = fti4cir.open("photos")
+photos.search("shirt.jpg", text="in red")
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast, overload
+
+from ..errors import FtiError, InputError
+from ..images.decode import Source, open_picture
+from . import indexing
+from .choice import model_of_folder, model_of_store
+from .indexing import IndexReport, Progress, Say
+from .searcher import Result, Searcher
+from .store import Store
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from ..models.model import Model
+
+_THUMBNAIL = 160
+"""The longest side of an image that a notebook shows, in pixels."""
+
+
+class Results(Sequence[Result]):
+    """What a search found, best first. A notebook shows it as images with their scores."""
+
+    def __init__(self, results: Sequence[Result]) -> None:
+        self._results = tuple(results)
+
+    @overload
+    def __getitem__(self, place: int) -> Result: ...
+    @overload
+    def __getitem__(self, place: slice) -> Results: ...
+    def __getitem__(self, place: int | slice) -> Result | Results:
+        return Results(self._results[place]) if isinstance(place, slice) else self._results[place]
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Results) and self._results == other._results
+
+    def __hash__(self) -> int:
+        return hash(self._results)
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{result.score:.3f}  {result.path}" for result in self) or "no results"
+
+    def _repr_html_(self) -> str:
+        """Small images in rows, each with its rank, score and name. An image that is gone is its name alone."""
+        cells = "".join(_cell(rank, result) for rank, result in enumerate(self, start=1))
+        return f'<div style="display: flex; flex-wrap: wrap; gap: 12px">{cells or "no results"}</div>'
+
+    def to_pandas(self) -> DataFrame:
+        """A table with the columns `rank` (from 1), `path` (text) and `score`; InputError where pandas is missing."""
+        try:
+            import pandas
+        except ImportError as error:
+            raise InputError("A table needs pandas; install it with `pip install pandas`.") from error
+        rows = [(rank, str(result.path), result.score) for rank, result in enumerate(self, start=1)]
+        return pandas.DataFrame(rows, columns=["rank", "path", "score"])
+
+
+class Collection:
+    """Images that can be searched. Get one with `fti4cir.open`."""
+
+    def __init__(self, model: Model, store: Store) -> None:
+        """StoreError if another model made the store."""
+        self._searcher = Searcher(model, store)
+
+    @property
+    def model(self) -> Model:
+        """The model that encodes the images and the queries."""
+        return self._searcher.model
+
+    @property
+    def store(self) -> Store:
+        """Where the images' vectors are kept."""
+        return self._searcher.store
+
+    @property
+    def folder(self) -> Path:
+        """The folder that was indexed, absolute."""
+        return self.store.info.root
+
+    def __len__(self) -> int:
+        """How many images can be found."""
+        return len(self.store)
+
+    def __repr__(self) -> str:
+        return f"<Collection of {len(self)} images in '{self.folder}', model {self.model.name}>"
+
+    def __iter__(self) -> Iterator[Path]:
+        """The images' paths, absolute, in the order of their names."""
+        return iter([self.folder / name for name in sorted(self.store.files())])
+
+    def update(
+        self, *, progress: Progress | None = None, say: Say | None = None, patience: float | None = None
+    ) -> IndexReport:
+        """Bring the index up to date with the folder; arguments, result and errors as of `indexing.index_folder`."""
+        return indexing.index_folder(self.folder, self.store, self.model, progress, say, patience)
+
+    def search(
+        self,
+        images: Source | Sequence[Source] = (),
+        text: str | None = None,
+        *,
+        without: str | None = None,
+        k: int = 10,
+        where: str | None = None,
+        include_reference: bool = False,
+    ) -> Results:
+        """The k images that suit best.
+
+        Args:
+            images: one or several: paths, PIL images or arrays. Alone they find images like them; with a text,
+                "these, but {text}".
+            text: what should be different; alone, what to find.
+            without: what should not be seen.
+            k: how many results, at least 1.
+            where: an SQL condition over the store's columns, such as `width >= 1000`.
+            include_reference: let the images given as files be among the results.
+
+        Raises:
+            InputError: for a query that says nothing, PictureError for an image that cannot be read.
+            StoreError: for a condition that cannot be understood.
+            ModelError: for an image with a text, where the model has no inversion weights.
+
+        """
+        several = cast(Sequence[Source], images if isinstance(images, list | tuple) else [images])
+        return Results(self._searcher.search(several, text, without, k, where, include_reference))
+
+
+def open(source: str | Path, model: str | Path | None = None, *, update: bool = True) -> Collection:
+    """Open a folder of images, or a store that `fti4cir index --store` made.
+
+    Args:
+        source: the folder, whose index is made or brought up to date first; or a store's folder or URI, which is
+            searched as it is.
+        model: the model's name or folder, as `fti4cir.load` takes it; None: the one that made the index, for a new
+            index `mini`. A folder keeps one index a model.
+        update: False leaves the folder's index as it is.
+
+    Raises:
+        InputError: if there is no such folder.
+        StoreError: if a store cannot be opened, or another model made it.
+        ModelError: if the model cannot be loaded.
+
+    """
+    from ..models.loading import load
+
+    asked = None if model is None else str(model)
+    if Store.exists(source):
+        store = Store.open(source)
+        return Collection(load(model_of_store(store, asked)), store)
+    folder = Path(source)
+    if not folder.is_dir():
+        raise InputError(f"'{folder}' is not a folder." if folder.exists() else f"There is no folder '{folder}'.")
+    loaded = load(model_of_folder(folder, asked))
+    collection = Collection(loaded, indexing.store_for(folder, loaded))
+    if update:
+        collection.update()
+    return collection
+
+
+def _cell(rank: int, result: Result) -> str:
+    name = html.escape(result.path.name)
+    caption = f"{rank}. {result.score:.3f}<br>{name}"
+    try:
+        image = open_picture(result.path, at_least=_THUMBNAIL)
+    except FtiError:  # it was deleted after it was indexed, say: the name still tells which
+        return f'<figure style="margin: 0">{caption}</figure>'
+    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    content = io.BytesIO()
+    image.save(content, "JPEG", quality=85)
+    data = base64.b64encode(content.getvalue()).decode()
+    picture = f'<img alt="{name}" src="data:image/jpeg;base64,{data}">'
+    return f'<figure style="margin: 0">{picture}<figcaption>{caption}</figcaption></figure>'
