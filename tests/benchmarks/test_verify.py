@@ -49,7 +49,7 @@ def test_a_spoilt_benchmark(tmp_path: Path) -> None:
     tiny, cut = found.suspicious
     assert (tiny.id, cut.id) == ("dev-1-0-img0", "dev-1-5-img0")
     assert "1 by 1 pixels" in tiny.reason
-    assert "10% of the picture is missing" in cut.reason
+    assert "10 % of the picture is missing" in cut.reason
     # Queries go 0 to 1, 1 to 2, 2 to 3, 3 to 4 in each group; in the first one, 0 and 2 are lost.
     (part,) = found.parts
     assert (part.without_reference, part.without_target, part.unanswerable) == (2, 1, 3)

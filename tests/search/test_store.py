@@ -16,8 +16,9 @@ import pyarrow as pa
 import pytest
 
 from fti4cir.errors import StoreError
+from fti4cir.files import is_uri
 from fti4cir.search import store as store_module
-from fti4cir.search.store import FileState, Row, Store, StoreInfo, default_location, is_uri
+from fti4cir.search.store import FileState, Row, Store, StoreInfo, default_location
 
 WIDTH = 16
 

@@ -40,7 +40,7 @@ class DualEncoder(Protocol):
     input_size: int
     """S, the side of the square that `preprocess` makes, in pixels."""
     decode_at_least: int | None
-    """How small a JPEG may be decoded for a store, and for searching one: see `pictures.decode_picture`.
+    """How small a JPEG may be decoded for a store, and for searching one: see `images.decode.decode_picture`.
 
     None: never smaller than it is. Whatever else features are made for, pixels are exact.
     """

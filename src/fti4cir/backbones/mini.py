@@ -201,7 +201,7 @@ class TextTower(nn.Module):
 def square(image: Image.Image) -> Image.Image:
     """Target pad, resize the short side to 224 (bicubic), crop the centre, rounded as when `mini` was trained.
 
-    `preprocess.square`, which follows the method's release, may differ from it by a row or column.
+    `images.preprocess.square`, which follows the method's release, may differ from it by a row or column.
     """
     padded, left, top = _padded(*image.size)
     excess = min(padded) / (4 * INPUT_SIZE)

@@ -131,7 +131,7 @@ def write(
 
     Args:
         benchmark: all queries of a split.
-        ranking: (Q, depth) positions in the gallery, best first, as in `evaluation.Evaluation`.
+        ranking: (Q, depth) positions in the gallery, best first, as in `evaluation.evaluate.Evaluation`.
         subset_ranking: (Q, depth) the same within each query's group, where the benchmark has such.
         path: the file; see `plan` for the name of a second one.
         lost: as in `plan`.

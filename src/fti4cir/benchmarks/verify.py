@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import PictureError
-from ..images.decode import CutPictureWarning, decode_picture, read_file
+from ..images.decode import CutPictureWarning, decode_picture, read_file, share_of
 from .base import Benchmark, Query
 
 _CHUNK = 256  # pictures handed to the threads at a time: what there is to finish after Ctrl-C, and to hold in memory
@@ -251,7 +251,7 @@ def _look(path: Path) -> tuple[str | None, bool]:
     except PictureError as error:
         return str(error), False
     if picture.missing:
-        return f"'{path}' is cut short or damaged: {picture.missing:.0%} of the picture is missing.", True
+        return f"'{path}' is cut short or damaged: {share_of(picture.missing)} of the picture is missing.", True
     if min(picture.width, picture.height) < _TINY:
         return f"'{path}' is {picture.width} by {picture.height} pixels, too few to be the picture.", True
     return None, False

@@ -1,8 +1,8 @@
 """Write captions for pictures that nobody has described.
 
-    captioning.caption_pictures("photos/", "captions.jsonl")
+    generate.caption_pictures("photos/", "captions.jsonl")
 
-The captions are JSON lines, which `training.train` takes as they are. They are written batch by batch, and a run that
+The captions are JSON lines, which `trainer.train` takes as they are. They are written batch by batch, and a run that
 was killed, at whatever moment, goes on after the last whole line: on one machine the file ends up byte for byte the
 same. FILE.meta.json says what the captions were made of, so that no file mixes two captioners or two sets of pictures.
 """
@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ..errors import InputError, PictureError
 from ..images.decode import decode_picture
-from ..models import loading as checkpoint
+from ..models import loading
 from . import blip
 from . import table as captioned
 from .blip import BlipCaptioner, Preprocessing
@@ -100,7 +100,7 @@ def caption_pictures(
             begun = False
     if begun:
         _require_same(output, made_of)
-    with checkpoint.quiet_transformers():
+    with loading.quiet_transformers():
         captioner = blip.load(model, preprocessing=preprocessing)
     made_of |= {"model": captioner.name, "fingerprint": captioner.fingerprint}
     if begun:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError, StoreError
+from ..files import is_uri, require_folder
 from .models import DEFAULT_MODEL, ModelOption, StoreModelOption, hint, load_model, located
 from .terminal import JsonOption, note, print_json, progress_bar, require_file_place, require_folder_place, say
 
@@ -41,7 +42,7 @@ def index(
 
     Only new and changed pictures are read. Interrupt it when you like: the next run goes on from there.
     """
-    _require_folder(folder)
+    require_folder(folder)
     name = _model_for(folder, store, model)
     loaded = load_model(name)
     from ..search.indexing import store_for
@@ -87,8 +88,8 @@ def search(
     if not image and text is None:
         raise InputError("There is nothing to search for; give --image, --text, or both.")
     # Before LanceDB is imported, which takes seconds, and before minutes of indexing.
-    if "://" not in source:
-        _require_folder(Path(source))
+    if not is_uri(source):
+        require_folder(source)
     from ..search.searcher import check_query
 
     check_query(image or [], text, without, k)
@@ -190,14 +191,8 @@ def demo(
     _hint_once(report, loaded)
 
 
-def _require_folder(folder: Path) -> None:
-    """Before a model is loaded: a mistyped path should be answered at once."""
-    if not folder.is_dir():
-        raise InputError(f"'{folder}' is not a folder." if folder.exists() else f"There is no folder '{folder}'.")
-
-
 def _require_picture(path: Path) -> None:
-    """Likewise for a file that is missing or no picture; PictureError."""
+    """Refuse a file that is missing or no picture before a model is loaded; PictureError."""
     from ..images.decode import decode_picture, read_file
 
     with warnings.catch_warnings():

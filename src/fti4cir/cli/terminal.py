@@ -19,6 +19,7 @@ import typer
 
 from ..errors import InputError
 from ..escaping import escape
+from ..files import is_uri
 
 if TYPE_CHECKING:
     from ..search.indexing import Progress
@@ -90,7 +91,7 @@ def require_file_place(file: Path, option: str) -> None:
 
 def require_folder_place(folder: str | Path, option: str) -> None:
     """Likewise for a folder that will be made, with those above it; a URI is not looked at."""
-    if "://" in str(folder):
+    if is_uri(folder):
         return
     path = Path(folder)
     existing = next(place for place in (path, *path.absolute().parents) if place.exists())

@@ -136,7 +136,7 @@ def average(benchmark: str, evaluations: Sequence[Evaluation]) -> Average:
 
 
 def compare(first: Evaluation | Average, second: Evaluation | Average, metric: str) -> Difference:
-    """How much better `first` is than `second` in a metric, paired by query; as `evaluation.compare`, of averages, too.
+    """How much better `first` is than `second` in a metric, paired by query; as `evaluate.compare`, of averages, too.
 
     Raises:
         ValueError: if the two do not score the same queries.

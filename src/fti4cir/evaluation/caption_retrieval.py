@@ -77,7 +77,7 @@ def load(
     if found.missing and not allow_missing:
         raise InputError(
             f"{len(found.missing)} of the {len(found.missing) + len(found)} pictures in {table} are not under {root}, "
-            f"{found.missing[0]} for one; scores without them are not comparable with others; to go on all the same, "
+            f"{found.missing[0]} for one; scores without them are not comparable with others; to go on without them, "
             "give --allow-missing."
         )
     place = {text: number for number, text in enumerate(dict.fromkeys(c.text for own in found.captions for c in own))}

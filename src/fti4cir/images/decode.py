@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import InputError, PictureError
+from ..files import require_folder
 from .colours import to_srgb
 from .file import decoded
 
@@ -139,10 +140,7 @@ def find_pictures(
     file that looks like an image of a kind that is not read, with the kind.
     """
     top = Path(folder)
-    if not top.exists():
-        raise InputError(f"There is no folder '{folder}'.")
-    if not top.is_dir():
-        raise InputError(f"'{folder}' is not a folder.")
+    require_folder(folder)
     real_top = top.resolve()
     found: list[Path] = []
     walked: set[Path] = set()
@@ -243,13 +241,18 @@ def decode_picture(data: bytes, name: str | Path, at_least: int | None = None) -
     except Exception as error:
         raise PictureError(f"Cannot read '{name}': {_reason(error)}.") from error
     if missing:
-        share = "less than 1 %" if missing < 0.01 else f"{100 * missing:.0f} %"
         warnings.warn(
-            f"The file '{name}' is cut short or damaged: {share} of the picture is missing; the rest was read.",
+            f"The file '{name}' is cut short or damaged: {share_of(missing)} of the picture is missing; the rest was "
+            "read.",
             CutPictureWarning,
             stacklevel=2,
         )
     return Picture(upright, width, height, missing)
+
+
+def share_of(missing: float) -> str:
+    """A share, above 0, in words."""
+    return "less than 1 %" if missing < 0.01 else f"{100 * missing:.0f} %"
 
 
 def open_picture(source: Source, at_least: int | None = None) -> Image.Image:

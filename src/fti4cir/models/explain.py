@@ -326,7 +326,7 @@ _INFERNO = np.array(
 
 
 def seen_box(picture: Image.Image) -> tuple[float, float, float, float]:
-    """The square that `preprocess.square` shows the image tower: left, top, right, bottom in the picture's pixels.
+    """What `images.preprocess.square` shows the image tower: left, top, right, bottom in the picture's pixels.
 
     It reaches beyond the picture where that is padded, and leaves out of it what is cropped.
     """

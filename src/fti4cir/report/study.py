@@ -117,7 +117,7 @@ def measure(
     say: Say | None = None,
     allow_unreadable: bool = False,
 ) -> Study:
-    """`evaluation.evaluate`, and in the same pass over the pictures what else a report shows.
+    """`evaluation.evaluate.evaluate`, and in the same pass over the pictures what else a report shows.
 
     Args:
         benchmark: the gallery and its queries.
@@ -174,7 +174,7 @@ def measure(
 def measure_descriptions(
     descriptions: Descriptions, methods: Sequence[tuple[str, Model]], progress: Progress | None = None
 ) -> Study:
-    """`description.describe_retrieval`, and what else a report shows; errors as there."""
+    """`caption_retrieval.describe_retrieval`, and what else a report shows; errors as there."""
     makers = [place for place, (name, model) in enumerate(methods) if _makes_attributes(name, model)]
     maker = methods[makers[0]][1] if makers else None
     with _counted(maker) as counts:

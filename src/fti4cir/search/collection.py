@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast, overload
 
 from ..errors import FtiError, InputError
+from ..files import require_folder
 from ..images.decode import Source, open_picture
 from . import indexing
 from .choice import model_of_folder, model_of_store
@@ -107,7 +108,7 @@ class Collection:
     def update(
         self, *, progress: Progress | None = None, say: Say | None = None, patience: float | None = None
     ) -> IndexReport:
-        """Bring the index up to date with the folder; arguments, result and errors as of `indexing.index_folder`."""
+        """Bring the index up to date with the folder; all else as of `indexing.index_folder`."""
         return indexing.index_folder(self.folder, self.store, self.model, progress, say, patience)
 
     def search(
@@ -164,8 +165,7 @@ def open(source: str | Path, model: str | Path | None = None, *, update: bool = 
         store = Store.open(source)
         return Collection(load(model_of_store(store, asked)), store)
     folder = Path(source)
-    if not folder.is_dir():
-        raise InputError(f"'{folder}' is not a folder." if folder.exists() else f"There is no folder '{folder}'.")
+    require_folder(folder)
     loaded = load(model_of_folder(folder, asked))
     collection = Collection(loaded, indexing.store_for(folder, loaded))
     if update:

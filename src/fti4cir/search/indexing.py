@@ -18,8 +18,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import InputError, PictureError
+from ..escaping import is_utf8
+from ..files import is_uri
 from ..images.decode import content_digest, decode_picture, find_pictures, read_file
-from .store import FileState, Row, Store, StoreInfo, is_uri, location_for
+from .store import FileState, Row, Store, StoreInfo, location_for
 
 if TYPE_CHECKING:
     from ..models.model import Model
@@ -320,7 +322,7 @@ def _list(root: Path) -> _Listing:
 
     for path in find_pictures(root, unlisted, lambda path, kind: unsupported[kind].append(path)):
         key = path.relative_to(root).as_posix()
-        if not _is_utf8(key):
+        if not is_utf8(key):
             reason = f"Cannot index '{_printable(path)}': its name is not valid UTF-8; rename it."
             failures.append(_Failure(path, reason, passing=False))
             continue
@@ -527,15 +529,6 @@ class _Writer:
     def _finish(self) -> None:
         if self._under_way is not None:
             self._under_way.result()
-
-
-def _is_utf8(text: str) -> bool:
-    """Whether a name can be stored: Linux allows any bytes, which Python keeps as lone surrogates."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _printable(path: Path) -> str:

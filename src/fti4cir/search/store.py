@@ -34,6 +34,7 @@ from lancedb.index import IvfFlat
 from numpy.typing import NDArray
 
 from ..errors import StoreError
+from ..files import is_uri
 
 ANN_ROWS = 100_000
 """With fewer rows, search is exact: every vector is looked at. From here on an approximate index is kept."""
@@ -493,11 +494,6 @@ class Store:
 
     def _writing(self) -> Any:
         return _explained(f"Cannot write to the store '{self.location}'")
-
-
-def is_uri(location: str | Path) -> bool:
-    """Whether a location is a URI, `scheme://...`; anything else is a folder, also `memory:` or `Trip: Rome`."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", str(location)) is not None
 
 
 def _connect(location: str | Path) -> Any:

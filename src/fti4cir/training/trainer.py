@@ -44,7 +44,7 @@ from ..errors import CutWarning, NoRoomError, TrainingError
 from ..features.cache import Features, Say, Share, StreamedFeatures, compute, compute_texts, require_room
 from ..inversion.compose import encode_sentences
 from ..inversion.network import FineGrainedInversion
-from ..models import loading as checkpoint
+from ..models import loading
 from .config import TrainingConfig
 from .distributed import World, world
 from .objective import Batch, Choice, Corpus, Described, Found, MakeObjective
@@ -95,11 +95,11 @@ def train(
             raise TrainingError(
                 f"{output} holds a training already; go on with it (--resume) or choose another folder."
             )
-        checkpoint.require_free(output)
+        loading.require_free(output)
         with _writing(output):  # before hours of work, not after
             output.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=output).close()
-        encoder = checkpoint.load_encoder(backbone, world_.device)
+        encoder = loading.load_encoder(backbone, world_.device)
         data = captioned.load(images, captions)
         if data.missing:
             say(f"captioned, but not in {images} and left out: {len(data.missing)}, such as {data.missing[0]}")
@@ -136,7 +136,7 @@ def train(
             run.loop()
         if world_.is_first:
             description = run.describe(images, captions)
-            checkpoint.save(output, run.result(), encoder, description, config.method, run.objective.extra)
+            loading.save(output, run.result(), encoder, description, config.method, run.objective.extra)
         world_.wait()
         return output
 

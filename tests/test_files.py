@@ -1,0 +1,36 @@
+"""Places that a user names."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fti4cir.cli.terminal import require_folder_place
+from fti4cir.errors import InputError
+from fti4cir.files import require_folder
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    require_folder(tmp_path)
+    require_folder(str(tmp_path))
+    with pytest.raises(InputError, match=r"There is no folder '.*gone'\."):
+        require_folder(tmp_path / "gone")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"'.*file' is not a folder\."):
+        require_folder(tmp_path / "file")
+
+
+def test_only_a_uri_is_not_looked_at(tmp_path: Path) -> None:
+    """Two slashes behind a colon within a path are the name of a folder."""
+    require_folder_place("s3://bucket/x", "--store")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="is a file, not a folder; give another --store"):
+        require_folder_place(f"{tmp_path}/file/s3://bucket", "--store")
+
+
+def test_nothing_large_is_imported() -> None:
+    code = "import sys, fti4cir.files; sys.exit(any(name in sys.modules for name in ('numpy', 'PIL', 'lancedb')))"
+    subprocess.run([sys.executable, "-c", code], check=True)
