@@ -4,8 +4,8 @@
 
 Each photograph is cut to the aspect ratio of a size, brought to it and compressed as a camera does. Its feature is made
 from exactly decoded pixels, and from those decoded to at least once, twice and three times the model's input size.
-Printed as JSON, for each size and way: processor time to decode and preprocess a picture, and to encode it, in
-milliseconds; the cosine to the exact feature (median, least), and the share of pictures whose nearest neighbour among
+Printed as JSON, for each size and way: processor time to decode and preprocess an image, and to encode it, in
+milliseconds; the cosine to the exact feature (median, least), and the share of images whose nearest neighbour among
 the exact features of all others is the same.
 
 A photograph that is smaller than a size is enlarged. Its fine structure is then smoother than a camera's, which
@@ -27,13 +27,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import fti4cir
-from fti4cir.images.decode import decode_picture, find_pictures, open_picture
+from fti4cir.images.decode import decode_image, find_images, open_image
 from fti4cir.models.model import Model
 
 
 def camera_jpeg(path: Path, size: tuple[int, int], noise: float, seed: int) -> bytes:
     """The photograph as a JPEG of this size, long side across or upright as it is."""
-    image = open_picture(path)
+    image = open_image(path)
     size = size if image.width >= image.height else (size[1], size[0])
     image = ImageOps.fit(image, size, Image.Resampling.LANCZOS)
     if noise:
@@ -47,7 +47,7 @@ def camera_jpeg(path: Path, size: tuple[int, int], noise: float, seed: int) -> b
 def features(model: Model, files: list[bytes], at_least: int | None) -> tuple[Tensor, float, float]:
     """Unit-length features (N, D), and the seconds of decoding and of encoding."""
     begin = time.process_time()
-    pixels = [model.encoder.preprocess(decode_picture(data, "a picture", at_least).image) for data in files]
+    pixels = [model.encoder.preprocess(decode_image(data, "an image", at_least).image) for data in files]
     decoded = time.process_time()
     blocks = [
         model.encoder.encode_pixels(torch.stack(pixels[start : start + 32])).image
@@ -57,7 +57,7 @@ def features(model: Model, files: list[bytes], at_least: int | None) -> tuple[Te
 
 
 def nearest(queries: Tensor, gallery: Tensor) -> Tensor:
-    """The nearest other picture of each, (N,)."""
+    """The nearest other image of each, (N,)."""
     return (queries @ gallery.T).fill_diagonal_(-2).argmax(dim=1)
 
 
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--model", default="mini")
     options = parser.parse_args()
     model = fti4cir.load(options.model)
-    found = find_pictures(options.photos)
+    found = find_images(options.photos)
     paths = found[:: max(1, len(found) // options.limit)][: options.limit]
     side = model.encoder.input_size
     rows = []

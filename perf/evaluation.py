@@ -1,6 +1,6 @@
-"""What does scoring a large benchmark cost beside encoding its pictures? Prints one JSON object.
+"""What does scoring a large benchmark cost beside encoding its images? Prints one JSON object.
 
-python perf/evaluation.py [--pictures 123403] [--queries 800] [--width 512]
+python perf/evaluation.py [--images 123403] [--queries 800] [--width 512]
 
 The default is the size of CIRCO's test split. Features are random; ranking and scoring is that of a real evaluation.
 """
@@ -59,7 +59,7 @@ def peak_mb() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=123_403)
+    parser.add_argument("--images", type=int, default=123_403)
     parser.add_argument("--queries", type=int, default=800)
     parser.add_argument("--width", type=int, default=512)
     options = parser.parse_args()
@@ -83,7 +83,7 @@ def main() -> None:
         "score_seconds": round(scored - ranked, 2),
         "features_mb": round(gallery.nbytes / 1e6),
         "peak_mb_above_that": round(peak_mb() - before),
-        f"encoding_seconds_at_{PICTURES_A_SECOND}_pictures_a_second": round(encoding),
+        f"encoding_seconds_at_{PICTURES_A_SECOND}_images_a_second": round(encoding),
         "share_of_encoding": round((scored - start) / encoding, 4),
     }
     print(json.dumps(result, indent=2))

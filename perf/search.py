@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 import fti4cir
-from fti4cir.images.decode import find_pictures
+from fti4cir.images.decode import find_images
 from fti4cir.search.indexing import index_folder, store_for
 from fti4cir.search.searcher import Searcher
 from fti4cir.search.store import Row, Store, StoreInfo
@@ -42,7 +42,7 @@ def milliseconds(run: Callable[[int], object], times: int) -> dict[str, float]:
 
 
 def photo_like_jpegs(folder: Path, count: int) -> None:
-    """Smooth random pictures of 640 x 480, about as large and as slow to decode as a photo."""
+    """Smooth random images of 640 x 480, about as large and as slow to decode as a photo."""
     rng = np.random.default_rng(0)
     for i in range(count):
         coarse = Image.fromarray(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8))
@@ -72,8 +72,8 @@ def cold_start(*arguments: str) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="mini")
-    parser.add_argument("--count", type=int, default=5000, help="pictures in the store that is searched")
-    parser.add_argument("--folder", type=Path, help="pictures to index; by default 640 that are made up")
+    parser.add_argument("--count", type=int, default=5000, help="images in the store that is searched")
+    parser.add_argument("--folder", type=Path, help="images to index; by default 640 that are made up")
     parser.add_argument("--queries", type=int, default=50)
     options = parser.parse_args()
 
@@ -91,12 +91,12 @@ def main() -> None:
 
         store = store_of_random_vectors(temporary / "store", model, options.count)
         searcher = Searcher(model, store)
-        pictures = find_pictures(folder)[: options.queries]
+        pictures = find_images(folder)[: options.queries]
         vectors = np.random.default_rng(1).normal(size=(options.queries, model.encoder.joint_width)).astype(np.float32)
         result = {
             "model": model.name,
             "cpus": os.cpu_count(),
-            "indexed_pictures_a_second": round(report.added / seconds, 1),
+            "indexed_images_a_second": round(report.added / seconds, 1),
             "indexed_pictures": report.added,
             "searched_pictures": len(store),
             "search": milliseconds(

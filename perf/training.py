@@ -2,7 +2,7 @@
 
 python perf/training.py [--captions FILE.csv] [--tokenizer FOLDER] [--batch 32] [--threads 2]
 
-Both ways learn from the same pictures with the same losses, the preset `paper`'s, and take turns, so that whatever
+Both ways learn from the same images with the same losses, the preset `paper`'s, and take turns, so that whatever
 else the machine does slows both. The CLIP has random weights, for their values do not change what they cost.
 """
 
@@ -97,7 +97,7 @@ class Ours:
         self.marks: list[tuple[str, float]] = []
 
     def prepare(self, pixels: Tensor, captions: Sequence[SplitCaption]) -> tuple[Batch, float]:
-        """What is computed once, and the seconds it took: the features of pictures and real sentences."""
+        """What is computed once, and the seconds it took: the features of images and real sentences."""
         start = time.perf_counter()
         features = self.encoder.encode_pixels(pixels)
         texts = [(self.network.config.template.real(*caption),) for caption in captions]
@@ -159,8 +159,8 @@ class Ours:
 class Release:
     """The same step as the authors' release takes it (docs/method.md), plainly.
 
-    The frozen image tower runs twice a picture in every step, each kind of sentence passes the text tower on its
-    own, padded to 77 tokens, all in float32; attributes are chosen and put into sentences picture by picture.
+    The frozen image tower runs twice an image in every step, each kind of sentence passes the text tower on its
+    own, padded to 77 tokens, all in float32; attributes are chosen and put into sentences image by image.
     """
 
     def __init__(self, config: TrainingConfig, encoder: ClipEncoder, network: FineGrainedInversion) -> None:
@@ -203,7 +203,7 @@ class Release:
         }
 
     def choose(self, latent: Tensor, image: Tensor) -> tuple[Tensor, int]:
-        """One picture's attributes (M, D), those that make words first, and how many do."""
+        """One image's attributes (M, D), those that make words first, and how many do."""
         most, threshold = self.network.config.max_attributes, self.network.config.threshold
         relevance = (latent @ image).softmax(dim=0).tolist()
         order = sorted(range(len(relevance)), key=lambda index: -relevance[index])[:most]

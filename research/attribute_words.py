@@ -1,10 +1,10 @@
 """How much the attribute-oriented pseudo-words of a model say. Prints JSON.
 
-    python research/attribute_words.py --folder PICTURES [--model mini] [--count 300]
+    python research/attribute_words.py --folder IMAGES [--model mini] [--count 300]
 
-Over COUNT pictures drawn from the folder: the mean cosine of each latent attribute to its own mean over the pictures
-(1: it is the same for all), and the share of pseudo-sentences whose nearest picture is their own (R@1), with the
-picture's own words, without attribute words, and with the attribute words or the subject word of another picture.
+Over COUNT images drawn from the folder: the mean cosine of each latent attribute to its own mean over the images
+(1: it is the same for all), and the share of pseudo-sentences whose nearest image is their own (R@1), with the
+image's own words, without attribute words, and with the attribute words or the subject word of another image.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from torch.nn import functional as F
 
 import fti4cir
-from fti4cir.images.decode import find_pictures
+from fti4cir.images.decode import find_images
 from fti4cir.inversion.compose import encode_sentences
 from fti4cir.inversion.network import PseudoWords
 
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=300)
     options = parser.parse_args()
     model = fti4cir.load(options.model)
-    pictures = find_pictures(options.folder)
+    pictures = find_images(options.folder)
     drawn = np.random.default_rng(0).permutation(len(pictures))[: options.count]
     features = model.features([pictures[index] for index in drawn])
     inversion = model.require_inversion()
@@ -49,7 +49,7 @@ def main() -> None:
     cosines = (latent * F.normalize(latent.mean(dim=0), dim=-1)).sum(dim=-1)
     report = {
         "pictures": len(drawn),
-        "attribute words a picture": words.counts.float().mean().item(),
+        "attribute words an image": words.counts.float().mean().item(),
         "cosine of a latent attribute to its mean": cosines.mean().item(),
         "R@1": recall(words),
         "R@1 without attribute words": recall(replace(words, counts=torch.zeros_like(words.counts))),

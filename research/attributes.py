@@ -1,9 +1,9 @@
-"""FTI4CIR against image, text and their weighted sum on held-out pictures whose attributes are known.
+"""FTI4CIR against image, text and their weighted sum on held-out images whose attributes are known.
 
     python research/train_mini_inversion.py prepare --data DATA --work WORK
     python research/attributes.py --work WORK [--model mini --model DIR ...] [--limit 3000]
 
-The weight of the sum is the best of a grid on pictures that were trained on. Prints JSON.
+The weight of the sum is the best of a grid on images that were trained on. Prints JSON.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--model", action="append", help="default mini; several must share one encoder")
     parser.add_argument("--task", action="append", choices=list(TASKS))
     parser.add_argument("--limit", type=int, default=3000)
-    parser.add_argument("--weight", type=float, help="of the sum, instead of the best one on training pictures")
+    parser.add_argument("--weight", type=float, help="of the sum, instead of the best one on training images")
     options = parser.parse_args()
     models = [fti4cir.load(name) for name in options.model or ["mini"]]
     first = models[0]

@@ -3,11 +3,11 @@
     python research/train_mini_inversion.py prepare --data DATA --work WORK
     python research/ceilings.py --data DATA --work WORK > ceilings.json
 
-`probes`: how well a linear classifier, trained on the training pictures, reads a fact of a held-out one from the
+`probes`: how well a linear classifier, trained on the training images, reads a fact of a held-out one from the
 global feature, from the local features (the class token, the mean and the maximum of the others), and from both.
 `tasks`: mAP@10 of a sentence that says in plain words what is sought ("a red t-shirt for men"), with the reference's
 other facts as they are in the table, and as the probe reads them from the global feature. The first is what perfect
-pseudo-words might reach, the second what one may hope for from this encoder's pictures. Prints JSON.
+pseudo-words might reach, the second what one may hope for from this encoder's images. Prints JSON.
 """
 
 from __future__ import annotations

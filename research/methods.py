@@ -1,4 +1,4 @@
-"""Every method on one encoder and held-out real pictures, with several seeds: the proof behind docs/results.md.
+"""Every method on one encoder and held-out real images, with several seeds: the proof behind docs/results.md.
 
     python research/train_mini_inversion.py prepare --data DATA --work WORK
     python research/methods.py train --work WORK --models MODELS [--jobs fti4cir,pic2word,...]
@@ -6,9 +6,9 @@
     python research/methods.py table results.json > table.md
 
 MODELS holds a folder a trained model, NAME_sSEED. The figures of a NAME are means over its seeds; the interval is a
-bootstrap over the queries of that mean, and every comparison is paired by query. The held-out pictures ask in two
+bootstrap over the queries of that mean, and every comparison is paired by query. The held-out images ask in two
 parts: recipes are chosen on `--part validation`, a quarter, and published figures are those of `--part test`. The
-weight of the sum is the best of a grid on pictures that were trained on; for captions, on the part `validation`, where
+weight of the sum is the best of a grid on images that were trained on; for captions, on the part `validation`, where
 those are the very queries that are scored.
 """
 
@@ -60,7 +60,7 @@ WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 SEEDS = (0, 1, 2)
 
 _LOSSES = registry.preset("composed").weights
-# name: preset, changes. One pass over the pictures with our presets; what costs less a step gets as much time. The
+# name: preset, changes. One pass over the images with our presets; what costs less a step gets as much time. The
 # learning rates of pic2word and lincir are the best of 1e-4, 3e-4 and 1e-3 on the part `validation`; for searle 1e-3 is
 # no better than its own 1e-4.
 JOBS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -99,14 +99,14 @@ def train(work: Path, models: Path, jobs: Iterable[str], seeds: Iterable[int]) -
 
 
 def belongs(picture: str, part: str) -> bool:
-    """Whether a held-out picture asks in the part `validation`, on which recipes are chosen, or in `test`."""
+    """Whether a held-out image asks in the part `validation`, on which recipes are chosen, or in `test`."""
     return (hashlib.sha256(picture.encode()).digest()[0] < 64) == (part == "validation")
 
 
 def load_task(work: Path, part: str, task: str, limit: int) -> Benchmark:
-    """A task's queries among the pictures that were trained on (`train`), or among those that were not.
+    """A task's queries among the images that were trained on (`train`), or among those that were not.
 
-    The two other parts, `validation` and `test`, share a gallery, but no query's picture.
+    The two other parts, `validation` and `test`, share a gallery, but no query's image.
     """
     table, change, keep, template = TASKS[task]
     folder, prefix = ("pictures", "train") if part == "train" else ("held_out", "held_out")
@@ -128,7 +128,7 @@ def load_task(work: Path, part: str, task: str, limit: int) -> Benchmark:
 
 
 def best_weight(work: Path, task: str, model: fti4cir.Model, cache: Path) -> float:
-    """The image weight of the sum that is best on pictures that were trained on."""
+    """The image weight of the sum that is best on images that were trained on."""
     benchmark = load_task(work, "train", task, 1000)
     methods = [create("sum", model, weight) for weight in WEIGHTS]
     found = evaluate(benchmark, model.encoder, methods, model.name, cache=cache / f"train-{TASKS[task][0]}", say=_note)
@@ -137,7 +137,7 @@ def best_weight(work: Path, task: str, model: fti4cir.Model, cache: Path) -> flo
 
 
 def describe(facts: Mapping[str, str]) -> str:
-    """A caption that says all that a table tells of a picture."""
+    """A caption that says all that a table tells of an image."""
     thing = mini_data.article(f"{facts.get('colour', '')} {facts['kind']}".strip())
     if "domain" in facts:
         return f"{mini_data.article(facts['domain'])} of {thing}"
@@ -145,7 +145,7 @@ def describe(facts: Mapping[str, str]) -> str:
 
 
 def table_captions(data: Path, work: Path) -> dict[Path, str]:
-    """For each held-out picture whose facts a table tells, a caption that says them all: as good as captions get."""
+    """For each held-out image whose facts a table tells, a caption that says them all: as good as captions get."""
     captions = {}
     for picture in mini_data.load(data):
         facts = picture.facts
@@ -188,14 +188,14 @@ def measure_attributes(
 
 
 class _Asking(NamedTuple):
-    """A picture of Flickr8k that asks for an edited caption."""
+    """An image of Flickr8k that asks for an edited caption."""
 
     place: int
     """Of the edited caption in the gallery."""
     picture: Path
     modification: str
     caption: str
-    """What the caption method is given for the picture."""
+    """What the caption method is given for the image."""
 
 
 def measure_captions(
@@ -203,13 +203,13 @@ def measure_captions(
 ) -> dict[str, tuple[dict[str, NDArray[np.float64]], NDArray[np.int64], dict[str, Any]]]:
     """The two tasks on Flickr8k whose gallery are captions.
 
-    `edited captions`: a picture and a modification find the edited caption, AP@10, among those of all pictures, edited
-    and not. `descriptions`: pseudo-words without a modification find a caption of their picture, R@10.
+    `edited captions`: an image and a modification find the edited caption, AP@10, among those of all images, edited
+    and not. `descriptions`: pseudo-words without a modification find a caption of their image, R@10.
     """
     random_ = random.Random(0)
     first = next(iter(models.values()))[0]
     asking: list[_Asking] = []
-    own: list[str] = []  # the captions of all pictures, and
+    own: list[str] = []  # the captions of all images, and
     owner: list[int] = []  # whose they are
     edited: list[str] = []
     for picture in mini_data.load(data):
@@ -360,7 +360,7 @@ def margins(report: dict[str, Any], ours: str) -> str:
     lines = ["| task | best baseline | " + ours + " | more | difference (95 %) |", "|---|---|---|--:|---|"]
     for task, entry in report.items():
         methods = entry["methods"]
-        # The picture's own feature composes nothing, and for descriptions it is what words can hope to come near to.
+        # The image's own feature composes nothing, and for descriptions it is what words can hope to come near to.
         known = [name for name in BASELINES if name in methods and name != "image"]
         best = max(known, key=lambda name: float(methods[name]["mean"]))
         theirs, own = methods[best]["mean"], methods[ours]["mean"]
@@ -400,7 +400,7 @@ def main() -> None:
     parser.add_argument("--jobs", default=",".join(JOBS))
     parser.add_argument("--seed", type=int, action="append")
     parser.add_argument("--task", action="append", default=[])
-    parser.add_argument("--part", choices=["validation", "test"], default="test", help="of the held-out pictures")
+    parser.add_argument("--part", choices=["validation", "test"], default="test", help="of the held-out images")
     parser.add_argument("--limit", type=int, default=1500)
     parser.add_argument("--ours", default="fti4cir")
     options = parser.parse_args()

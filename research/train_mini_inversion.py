@@ -1,10 +1,10 @@
 """Train the inversion weights that ship with `mini`, with the package's own trainer.
 
-    python research/train_mini_inversion.py prepare --data DATA --work WORK   # pictures, captions, tables
+    python research/train_mini_inversion.py prepare --data DATA --work WORK   # images, captions, tables
     python research/train_mini_inversion.py train --work WORK                 # resumable
     python research/train_mini_inversion.py export --work WORK                # into the package
 
-`prepare` unpacks the pictures that `mini_data` does not hold out into WORK/pictures, writes their captions to
+`prepare` unpacks the images that `mini_data` does not hold out into WORK/images, writes their captions to
 WORK/captions.jsonl, and the held-out ones with tables for `fti4cir evaluate attributes` into WORK/held_out.
 """
 
@@ -26,7 +26,7 @@ from mini_data import Picture, article
 
 
 def split_captions(picture: Picture, random_: random.Random) -> list[tuple[str, str]]:
-    """Subject and attribute parts for a picture whose facts are known, in several wordings."""
+    """Subject and attribute parts for an image whose facts are known, in several wordings."""
     facts = picture.facts
     if picture.set == "caltech101":
         return [(article(facts["kind"]), "in a photo"), ("a photo", f"of {article(facts['kind'])}")]
@@ -61,7 +61,7 @@ def prepare(data: Path, work: Path) -> None:
     for held_out, folder in ((False, work / "pictures"), (True, work / "held_out")):
         for set_name in mini_data.HELD_OUT:
             names = {picture.name for picture in pictures if picture.set == set_name and picture.held_out == held_out}
-            for name, content in mini_data.read_pictures(data, set_name, names):
+            for name, content in mini_data.read_images(data, set_name, names):
                 target = folder / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(content)

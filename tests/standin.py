@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fti4cir.backbones.base import VisionFeatures
-from fti4cir.images.decode import open_picture
+from fti4cir.images.decode import open_image
 
 COLOURS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "white": (1, 1, 1)}
 
 
 class ColourEncoder:
-    """The feature of a picture: the mean colours of its upper and its lower half, (6,)."""
+    """The feature of an image: the mean colours of its upper and its lower half, (6,)."""
 
     joint_width = 6
     input_size = 32
@@ -41,7 +41,7 @@ class ColourEncoder:
 
 
 class ColourModel:
-    """Words are colours; "this picture, but red" is the picture with red light added."""
+    """Words are colours; "this image, but red" is the image with red light added."""
 
     def __init__(self, name: str = "mini", fingerprint: str = "colours-1", seconds_a_batch: float = 0.0) -> None:
         self.name = name
@@ -49,7 +49,7 @@ class ColourModel:
         self.encoder = ColourEncoder(seconds_a_batch)
 
     def encode_images(self, images: Sequence[str | Path | Image.Image]) -> Tensor:
-        pixels = torch.stack([self.encoder.preprocess(open_picture(image)) for image in images])
+        pixels = torch.stack([self.encoder.preprocess(open_image(image)) for image in images])
         return F.normalize(self.encoder.encode_pixels(pixels).image, dim=-1)
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
@@ -70,7 +70,7 @@ class ColourModel:
 
 
 def save_colour(path: Path, colour: str | tuple[int, int, int], size: tuple[int, int] = (48, 40)) -> Path:
-    """A file with a picture of one colour, of the kind that the name says."""
+    """A file with an image of one colour, of the kind that the name says."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, colour).save(path)
     return path

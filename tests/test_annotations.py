@@ -1,4 +1,4 @@
-"""Every query of the benchmarks' annotation, blank ones included, through every method, on tiny generated pictures."""
+"""Every query of the benchmarks' annotation, blank ones included, through every method, on tiny generated images."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def encoder() -> WordEncoder:
     return WordEncoder()
 
 
-DIFFERENT = 40  # pictures; benchmarks with more have copies of them
+DIFFERENT = 40  # images; benchmarks with more have copies of them
 TEMPLATES = {"pic2word": ", {text}", "searle": "that {text}", "lincir": "that {text}"}
 
 
@@ -104,7 +104,7 @@ def every_method(encoder: WordEncoder, pictures: Iterable[Path]) -> list[Method]
 
 
 def every_evaluation(benchmark: Benchmark, encoder: WordEncoder) -> list[Evaluation]:
-    """Of every method; each query of them finds as many pictures as it should."""
+    """Of every method; each query of them finds as many images as it should."""
     found = evaluate(benchmark, encoder, every_method(encoder, benchmark.gallery.paths), "tiny")
     assert [one.method for one in found] == list(METHODS)
     for one in found:
@@ -121,8 +121,8 @@ def check_submissions(benchmark: Benchmark, evaluations: Sequence[Evaluation], f
         assert len(read(benchmark, file).ranking) == len(benchmark.queries)
 
 
-def save_pictures(places: Sequence[Path]) -> None:
-    """A few different pictures, linked to by as many names as needed."""
+def save_images(places: Sequence[Path]) -> None:
+    """A few different images, linked to by as many names as needed."""
     for number, place in enumerate(places):
         place.parent.mkdir(parents=True, exist_ok=True)
         if number < DIFFERENT:
@@ -168,7 +168,7 @@ def large_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def linked(name: str, root: Path) -> Path:
-    """A folder with the real annotation in it, and room for pictures."""
+    """A folder with the real annotation in it, and room for images."""
     root.mkdir()
     for entry in (REAL / name).iterdir():
         (root / entry.name).symlink_to(entry)
@@ -184,7 +184,7 @@ def test_fashioniq(encoder: WordEncoder, tmp_path: Path) -> None:
         for file in sorted((root / "image_splits").glob("split.*.val.json"))
         for name in json.loads(file.read_text())
     }
-    save_pictures([root / "images" / f"{name}.png" for name in sorted(names)])
+    save_images([root / "images" / f"{name}.png" for name in sorted(names)])
     # The smaller gallery of two categories only saves time: the queries are the same.
     parts = [
         *published.load("fashioniq", root, category="dress"),
@@ -207,7 +207,7 @@ def test_fashioniq(encoder: WordEncoder, tmp_path: Path) -> None:
 def test_cirr(encoder: WordEncoder, tmp_path: Path, split: str, count: int, blank: int) -> None:
     root = linked("CIRR", tmp_path / "CIRR")
     files = json.loads((root / "cirr" / "image_splits" / f"split.rc2.{split}.json").read_text())
-    save_pictures([root / file for file in files.values()])
+    save_images([root / file for file in files.values()])
     (benchmark,) = parts = published.load("cirr", root, split)
     assert len(benchmark.queries) == count
     verification = verify("cirr", parts)
@@ -222,13 +222,13 @@ def test_cirr(encoder: WordEncoder, tmp_path: Path, split: str, count: int, blan
 @pytest.mark.usefixtures("large_batches")
 @pytest.mark.parametrize(("split", "count"), [("val", 220), ("test", 800)])
 def test_circo(encoder: WordEncoder, tmp_path: Path, split: str, count: int) -> None:
-    """Over the pictures that queries name, since COCO's others are not needed to ask."""
+    """Over the images that queries name, since COCO's others are not needed to ask."""
     root = linked("CIRCO", tmp_path / "CIRCO")
     queries = json.loads((root / "annotations" / f"{split}.json").read_text())
     ids = sorted({n for query in queries for n in (query["reference_img_id"], *query.get("gt_img_ids", ()))})
     listed = {"images": [{"id": number, "file_name": f"{number:012}.png"} for number in ids]}
     write_json(root / "COCO2017_unlabeled" / "annotations" / "image_info_unlabeled2017.json", listed)
-    save_pictures([root / "unlabeled2017" / f"{number:012}.png" for number in ids])
+    save_images([root / "unlabeled2017" / f"{number:012}.png" for number in ids])
     (benchmark,) = published.load("circo", root, split)
     assert len(benchmark.queries) == count
     found = every_evaluation(benchmark, encoder)

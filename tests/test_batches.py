@@ -1,4 +1,4 @@
-"""A picture's feature, and a text's, is the same alone, in any batch and at any position, but for rounding."""
+"""An image's feature, and a text's, is the same alone, in any batch and at any position, but for rounding."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def model(request: pytest.FixtureRequest, encoder: object) -> Model:
 
 @pytest.fixture(scope="module")
 def alone(model: Model) -> dict[str, torch.Tensor]:
-    """Each picture's and each sentence's features, made one by one."""
+    """Each image's and each sentence's features, made one by one."""
     pictures = [picture(seed) for seed in range(MOST)]
     return {
         "image": torch.cat([model.encode_images([one]) for one in pictures]),

@@ -97,7 +97,7 @@ class TestIndex:
 
     def test_for_people(self, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert run("index", photos) == 0
-        assert capsys.readouterr().out == "4 pictures: 4 added, 0 updated, 0 unchanged, 0 removed, 0 moved, 1 skipped\n"
+        assert capsys.readouterr().out == "4 images: 4 added, 0 updated, 0 unchanged, 0 removed, 0 moved, 1 skipped\n"
         assert run("index", photos) == 0
         assert "0 added, 0 updated, 4 unchanged" in capsys.readouterr().out
 
@@ -110,7 +110,7 @@ class TestIndex:
             (folder / name).touch()
         assert run("index", folder) == 0
         out, err = capsys.readouterr()
-        assert out.startswith("0 pictures")
+        assert out.startswith("0 images")
         lines = [line for line in err.splitlines() if "not supported" in line]
         assert len(lines) == 2
         assert "2 camera RAW files (.cr2, .nef)" in lines[1]
@@ -122,15 +122,15 @@ class TestIndex:
         assert [Path(one["path"]).name for one in skipped] == ["a.CR2", "b.nef", "c.psd"]
         assert all("export it as JPEG or PNG" in one["reason"] for one in skipped)
 
-    def test_a_picture_cut_short_is_indexed_and_said_to_be_cut(
+    def test_an_image_cut_short_is_indexed_and_said_to_be_cut(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         path = save_colour(tmp_path / "photos" / "cut.bmp", "red", (60, 60))
         path.write_bytes(path.read_bytes()[:-2000])
         assert run("index", tmp_path / "photos") == 0
         out, err = capsys.readouterr()
-        assert out.startswith("1 pictures: 1 added")
-        assert f"warning: The file '{path}' is cut short or damaged: 20 % of the picture is missing" in err
+        assert out.startswith("1 images: 1 added")
+        assert f"warning: The file '{path}' is cut short or damaged: 20 % of the image is missing" in err
         assert run("search", tmp_path / "photos", "--image", path) == 0
         assert capsys.readouterr().err.count("is cut short") == 1
 
@@ -245,10 +245,10 @@ class TestSearch:
         monkeypatch.chdir(photos)
         assert run("search", ".", "--text", "blue", "-k", "2") == 0
         head, first, _ = capsys.readouterr().out.splitlines()
-        assert head.split() == ["rank", "score", "picture"]
+        assert head.split() == ["rank", "score", "image"]
         assert first.split() == ["1", "1.000", "más/синий.png"]
         assert run("search", ".", "--text", "blue", "--where", "width > 9999") == 0
-        assert capsys.readouterr().out == "no pictures\n"
+        assert capsys.readouterr().out == "no images\n"
 
 
 class TestMistakes:
@@ -281,7 +281,7 @@ class TestMistakes:
             (["search", "PHOTOS", "--text", "\udcff red"], 1, "text is not valid UTF-8: '\\udcff red'"),
             (["explain", "PHOTOS/red.jpg", "--output", "PHOTOS/gone/x.html"], 1, "There is no folder"),
             (["explain", "PHOTOS/red.jpg", "--output", "PHOTOS"], 1, "--output takes a file's name"),
-            (["explain", "PHOTOS/broken.jpg"], 1, "it is not a picture"),
+            (["explain", "PHOTOS/broken.jpg"], 1, "it is not an image"),
             (["index", "PHOTOS", "--colour"], 2, "--colour"),
             (["find"], 2, "find"),
             (["demo", "--folder", "PHOTOS/gone"], 1, "There is no folder"),
@@ -340,14 +340,14 @@ def test_ctrl_c_loses_nothing(tmp_path: Path) -> None:
 
 
 class TestDemo:
-    def test_pictures_of_ones_own(
+    def test_images_of_ones_own(
         self, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (photos / "broken.jpg").unlink()
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         assert run("demo", "--folder", photos) == 0
         out = capsys.readouterr().out
-        assert out.startswith(f"4 pictures of {photos}\n")
+        assert out.startswith(f"4 images of {photos}\n")
         assert 'green.gif, but "in red"' in out
         assert "fti4cir search FOLDER" in out
         assert not default_location(photos).exists()  # nothing is left in the folder
@@ -355,11 +355,11 @@ class TestDemo:
     def test_photos_within_scikit_image(self, monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.importorskip("skimage")
         monkeypatch.setattr(demo, "_STAMPS", Path("/nowhere"))
-        chosen = demo.choose_pictures()
+        chosen = demo.choose_images()
         for example in chosen.examples:
             assert example.image is None or (chosen.folder / example.image).is_file()
 
-    def test_no_pictures(
+    def test_no_images(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(demo, "_STAMPS", Path("/nowhere"))
@@ -367,7 +367,7 @@ class TestDemo:
         assert run("demo") == 1
         assert "--folder" in one_error_line(capsys.readouterr().err)
         assert run("demo", "--folder", tmp_path) == 1
-        assert "There are no pictures" in one_error_line(capsys.readouterr().err)
+        assert "There are no images" in one_error_line(capsys.readouterr().err)
 
 
 class TestProgram:
@@ -466,14 +466,14 @@ AT_ONCE = [
     (["search", "MINI", "--text", " "], "The text is empty"),
     (["search", "MINI", "--text", "red", "--without", ""], "leave out is empty"),
     (["search", "MINI", "--image", "gone.jpg"], "gone.jpg"),
-    (["search", "MINI", "--image", "table.csv"], "it is not a picture"),
+    (["search", "MINI", "--image", "table.csv"], "it is not an image"),
     (["search", "MINI", "--text", "red", "--where", "width >"], "Expected: an expression"),
     (["search", "MINI", "--text", "red", "--where", "nope = 1"], "No field named nope"),
     (["search", "MINI/.fti4cir", "--text", "red", "--model", "vit-l-14"], "was made with the model 'mini', not 'vit-l"),
     (["index", "MINI", "--store", "MINI/.fti4cir", "--model", "a/clip"], "made with the model 'mini', not 'a/clip'"),
     (["search", "MINI", "--text", "red", "--model", "vit-l-14"], "has to be downloaded once"),
     (["explain", "gone.jpg"], "Cannot read 'gone.jpg'"),
-    (["explain", "table.csv"], "it is not a picture"),
+    (["explain", "table.csv"], "it is not an image"),
     (["explain", "MINI/red.png", "--output", "gone/x.html"], "There is no folder 'gone'"),
     (["explain", "MINI/red.png", "--model", "vit-l-14"], "has to be downloaded once"),
     (["caption", "gone", "--output", "x.jsonl"], "There is no folder or tar file 'gone'"),

@@ -74,16 +74,16 @@ def test_captions_that_train_takes(
     output = tmp_path / "captions.jsonl"
     assert run(*caption(photos, blip_folder, output)) == 0
     out, err = capsys.readouterr()
-    assert out.startswith(f"8 pictures captioned in {output}, 1 left out")
+    assert out.startswith(f"8 images captioned in {output}, 1 left out")
     assert f"fti4cir train --images '{photos}' --captions {output} --output my-model" in out
     assert err.startswith(f"captioner: {blip_folder}\n")
     assert "left out: Cannot read '5.png'" in err
     assert captioned.load(photos, output).names == tuple(f"{number}.png" for number in range(9) if number != 5)
-    assert re.search(r"captions: 9 of 9 pictures, [\d.]+ a second; about 0 min left", err)
+    assert re.search(r"captions: 9 of 9 images, [\d.]+ a second; about 0 min left", err)
 
     assert run(*caption(photos, blip_folder, output)) == 0
     out, err = capsys.readouterr()
-    assert out.startswith(f"8 pictures captioned in {output}, 1 left out")
+    assert out.startswith(f"8 images captioned in {output}, 1 left out")
     assert "left out: Cannot read '5.png'" in err
 
 
@@ -152,13 +152,13 @@ def test_sources_that_are_none(
     photos: Path, blip_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()
-    for source, says in (("gone", "no folder or tar file"), ("empty", "no pictures in")):
+    for source, says in (("gone", "no folder or tar file"), ("empty", "no images in")):
         assert run(*caption(tmp_path / source, blip_folder, tmp_path / "c.jsonl")) == 1
         assert says in one_error_line(capsys)
     for path in photos.glob("*.png"):
         path.write_bytes(b"")
     assert run(*caption(photos, blip_folder, tmp_path / "c.jsonl")) == 1
-    assert "None of the 9 pictures" in one_error_line(capsys)
+    assert "None of the 9 images" in one_error_line(capsys)
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,4 +186,4 @@ def test_the_preprocessing_can_be_chosen(photos: Path, blip_folder: Path, tmp_pa
 def test_the_order_of_the_commands() -> None:
     names = list(cli.COMMANDS)
     assert names[names.index("explain") : names.index("train") + 1] == ["explain", "caption", "train"]
-    assert captioning.caption_pictures.__kwdefaults__["batch_size"] == 16
+    assert captioning.caption_images.__kwdefaults__["batch_size"] == 16

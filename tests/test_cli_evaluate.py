@@ -28,7 +28,7 @@ def model(encoder: ClipEncoder, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two pictures for each colour of shirts and shoes: each is the reference of two queries."""
+    """Two images for each colour of shirts and shoes: each is the reference of two queries."""
     folder = tmp_path_factory.mktemp("shop")
     rows = ["file,kind,colour,maker"]
     for kind in ("shirt", "shoe"):
@@ -67,7 +67,7 @@ def test_several_methods(shop: Path, model: Path, capsys: pytest.CaptureFixture[
     assert list(told) == ["evaluations", "differences"]
     text, image, weighted = told["evaluations"]
     assert [one["method"] for one in told["evaluations"]] == ["text", "image", "sum"]
-    assert weighted["metrics"] == image["metrics"]  # with all the weight on the picture
+    assert weighted["metrics"] == image["metrics"]  # with all the weight on the image
     assert [(one["method"], one["against"]) for one in told["differences"]] == [("image", "text"), ("sum", "text")]
     for one in told["differences"]:
         assert one["metric"] == "mAP@10"
@@ -103,7 +103,7 @@ def test_for_people(shop: Path, model: Path, capsys: pytest.CaptureFixture[str])
     assert evaluate(shop, "--model", model, "--method", "image,text") == 0
     lines = capsys.readouterr().out.splitlines()
     assert "colour changes, kept kind, maker" in lines[0]
-    assert lines[1] == f"24 queries over 12 pictures, model {model}"
+    assert lines[1] == f"24 queries over 12 images, model {model}"
     assert lines[3].split() == ["image", "text"]
     assert lines[4].split()[0] == "mAP@5"
     assert lines[4].count("[") == 2
@@ -118,7 +118,7 @@ def test_a_sample_of_the_queries(shop: Path, model: Path, capsys: pytest.Capture
     assert told["protocol"].endswith("at most 5 queries drawn with seed 3")
 
 
-def test_a_picture_that_cannot_be_read(
+def test_an_image_that_cannot_be_read(
     shop: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken = shop / "shirt" / "Red 0.png"
@@ -137,7 +137,7 @@ def test_a_picture_that_cannot_be_read(
         broken.write_bytes(whole)
 
 
-def test_missing_pictures(shop: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_images(shop: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     moved = (shop / "shirt" / "Red 0.png").rename(shop / "elsewhere.png")
     try:
         assert evaluate(shop, "--model", model) == 1
@@ -145,7 +145,7 @@ def test_missing_pictures(shop: Path, model: Path, capsys: pytest.CaptureFixture
         assert "shirt/Red 0" in line
         assert "--allow-missing" in line
         assert evaluate(shop, "--model", model, "--allow-missing") == 0
-        assert "1 pictures are missing: these figures are not comparable" in capsys.readouterr().out
+        assert "1 images are missing: these figures are not comparable" in capsys.readouterr().out
     finally:
         moved.rename(shop / "shirt" / "Red 0.png")
 

@@ -80,7 +80,7 @@ def no_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(checkpoint, "load_encoder", stop)
     monkeypatch.setattr(evaluating, "load_models", stop)
     monkeypatch.setattr(training, "train", stop)
-    monkeypatch.setattr(captioning, "caption_pictures", stop)
+    monkeypatch.setattr(captioning, "caption_images", stop)
     monkeypatch.setattr("fti4cir.models.explain.write_html", lambda explanation, path: None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
@@ -101,7 +101,7 @@ numbers = st.one_of(
     st.integers(), st.integers(0, 30), st.sampled_from([2**31, 2**63, 2**70]), st.floats(), st.just("1e400")
 ).map(str)
 CONDITIONS = [
-    "1=1) or (1=1", "1=1 --", "1=1 /*", "width > 1; drop table pictures", "path", "1=1 order by path", "width / 0 > 1",
+    "1=1) or (1=1", "1=1 --", "1=1 /*", "width > 1; drop table images", "path", "1=1 order by path", "width / 0 > 1",
     "cast(path as int) = 1", "path = 'it''s.png'", "'", "((width = 1", "vector = 1", "$$", "x in (select 1)", "?",
 ]  # fmt: skip
 SQL = ["(", ")", "'", '"', "width", "path", "=", "or", "not", "1", "--", "/*", "*/", "\n", ","]

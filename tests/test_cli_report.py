@@ -27,7 +27,7 @@ def model(encoder: ClipEncoder, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two pictures for each colour, a table of them, and captions."""
+    """Two images for each colour, a table of them, and captions."""
     folder = tmp_path_factory.mktemp("shop")
     rows, captions = ["file,colour"], ["image,caption"]
     for colour, pixel in COLOURS.items():
@@ -92,7 +92,7 @@ def test_descriptions(shop: Path, model: Path, tmp_path: Path, capsys: pytest.Ca
         ([], "needs --table"),
         (["--table", "captions.csv", "--split", "val"], "needs --root and --table only"),
         (["--table", "captions.csv", "--submission", "x"], "No server takes predictions for descriptions"),
-        (["--table", "captions.csv", "--method", "sum"], "'sum' describes no picture"),
+        (["--table", "captions.csv", "--method", "sum"], "'sum' describes no image"),
         (["--table", "gone.csv"], "--table: 'gone.csv' does not exist"),
         (["--table", "captions.csv", "--report", "table.csv"], "table.csv is a file; give another --report"),
         (["--predictions", "x", "--report", "y"], "--report out"),

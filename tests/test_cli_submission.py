@@ -32,9 +32,9 @@ def model(encoder: ClipEncoder, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="module")
 def cirr(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three queries within one group, of test1 and, with their targets, of val; both splits have the same pictures."""
+    """Three queries within one group, of test1 and, with their targets, of val; both splits have the same images."""
     root = tmp_path_factory.mktemp("cirr")
-    names = [f"picture-{number}" for number in range(PICTURES)]
+    names = [f"image-{number}" for number in range(PICTURES)]
     for number, name in enumerate(names):
         save_colour(root / f"{name}.png", colour(number))
     for split in ("val", "test1"):
@@ -84,8 +84,8 @@ def test_submission_to_cirr(cirr: Path, model: Path, tmp_path: Path, capsys: pyt
     for number in range(3):
         found, within = recall[str(12063 + number)], subset[str(12063 + number)]
         assert (len(found), len(within)) == (50, 3)
-        assert f"picture-{number}" not in found
-        group = [name for name in found if name in {f"picture-{n}" for n in range(6)}]
+        assert f"image-{number}" not in found
+        group = [name for name in found if name in {f"image-{n}" for n in range(6)}]
         assert within == group[:3] or len(group) < 3  # the group's best may come after the fiftieth
 
     for written, count in ((file, 50), (tmp_path / "ours_subset.json", 3)):
@@ -106,13 +106,13 @@ def test_a_blank_caption_stops_no_submission(cirr: Path, model: Path, tmp_path: 
 def test_a_missing_caption_is_named_at_once(
     cirr: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Before any picture is encoded."""
+    """Before any image is encoded."""
     (tmp_path / "captions.csv").write_text("image,caption\npicture-0.png,a dog\n")
-    monkeypatch.setattr(ClipEncoder, "encode_pixels", lambda *_: pytest.fail("a picture was encoded"))
+    monkeypatch.setattr(ClipEncoder, "encode_pixels", lambda *_: pytest.fail("an image was encoded"))
     given = ["--method", "caption", "--captions", tmp_path / "captions.csv", "--model", model]
     assert evaluate("cirr", cirr, *given) == 1
     line = one_error_line(capsys)
-    assert "picture-1.png has no caption; 2 pictures have none; caption all of them with `fti4cir caption" in line
+    assert "image-1.png has no caption; 2 images have none; caption all of them with `fti4cir caption" in line
 
 
 def test_submission_to_circo(circo: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,7 +126,7 @@ def test_submission_to_circo(circo: Path, model: Path, tmp_path: Path, capsys: p
     assert all(len(found) == 50 and all(type(one) is int for one in found) for found in content.values())
 
 
-def test_a_submission_that_needs_an_unreadable_picture(
+def test_a_submission_that_needs_an_unreadable_image(
     circo: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken = circo / "unlabeled2017" / "000000000016.jpg"  # the second query's reference
@@ -135,7 +135,7 @@ def test_a_submission_that_needs_an_unreadable_picture(
     try:
         more = ["--split", "test", "--model", model, "--allow-missing", "--submission", tmp_path / "ours.json"]
         assert evaluate("circo", circo, *more) == 1
-        assert "too many pictures are missing or unreadable for query 1;" in capsys.readouterr().err
+        assert "too many images are missing or unreadable for query 1;" in capsys.readouterr().err
         assert list(tmp_path.iterdir()) == []
     finally:
         broken.write_bytes(whole)

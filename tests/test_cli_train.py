@@ -24,7 +24,7 @@ __all__ = ["clip_folder", "release"]
 
 @pytest.fixture
 def captioned(tmp_path: Path) -> Path:
-    """A folder of twelve pictures, one of them broken, with captions beside it."""
+    """A folder of twelve images, one of them broken, with captions beside it."""
     lines = []
     for number in range(12):
         save_colour(tmp_path / "pictures" / f"{number}.png", (20 * number, 0, 255 - 20 * number))
@@ -123,7 +123,7 @@ def test_of_several_processes_only_the_first_speaks(
         (["--images", "gone"], 1, "no folder or tar file 'gone'"),
         (["--captions", "gone.csv"], 1, "'gone.csv' does not exist"),
         (["--backbone", "gone"], 1, "There is no model 'gone'"),
-        (["--output", "PICTURE/x"], 1, "is a file, not a folder; give another --output"),
+        (["--output", "IMAGE/x"], 1, "is a file, not a folder; give another --output"),
     ],
 )
 def test_mistakes(

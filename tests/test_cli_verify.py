@@ -27,8 +27,8 @@ def test_complete(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("verify", "cirr", "--root", tmp_path) == 0
     out, err = capsys.readouterr()
     assert out.splitlines() == [
-        "12 pictures needed: 0 missing, 0 unreadable, 0 suspicious",
-        "cirr, val: All 12 pictures are there and can be read.",
+        "12 images needed: 0 missing, 0 unreadable, 0 suspicious",
+        "cirr, val: All 12 images are there and can be read.",
     ]
     assert err == ""
 
@@ -39,8 +39,8 @@ def test_incomplete(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "images" / "TOPTEE4.png").write_bytes(b"")
     assert run("verify", "fashioniq", "--root", tmp_path) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "15 pictures needed: 1 missing, 1 unreadable, 0 suspicious"
-    assert lines[1] == "fashioniq-dress, val: All 5 pictures are there and can be read."
+    assert lines[0] == "15 images needed: 1 missing, 1 unreadable, 0 suspicious"
+    assert lines[1] == "fashioniq-dress, val: All 5 images are there and can be read."
     assert "2 could never be answered, which bounds R@10 by 0.000" in lines[2]
     assert lines[4:6] == ["", "missing: SHIRT1"]
     assert lines[6] == ""
@@ -50,7 +50,7 @@ def test_incomplete(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, err = capsys.readouterr()
     assert json.loads(out)["counts"] == {"missing": 1, "unreadable": 1, "suspicious": 0}
     assert err == ""
-    # The spoilt picture is in no query of its category.
+    # The spoilt image is in no query of its category.
     assert run("verify", "fashioniq", "--root", tmp_path, "--category", "toptee", "--gallery", "union") == 0
 
 
@@ -139,7 +139,7 @@ def evaluated(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[st
 
 
 def orders(root: Path, pictures: str) -> dict[str, list[str]]:
-    """For each picture, all pictures by falling likeness to it, as the benchmarks' own code sorts them: all at once."""
+    """For each image, all images by falling likeness to it, as the benchmarks' own code sorts them: all at once."""
     paths = sorted((root / pictures).iterdir())
     features = fti4cir.load("mini").encode_images(paths).double()
     sorted_by_likeness = (features @ features.T).argsort(dim=1, descending=True, stable=True)
@@ -191,8 +191,8 @@ def test_circo_as_its_authors_count(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert {value: row["queries"] for value, row in told["by_value"].items()} == {"addition": 2, "negation": 1}
 
 
-def test_missing_pictures_are_misses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """R@50 finds everything among twelve pictures, so what is not found is what is missing."""
+def test_missing_images_are_misses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """R@50 finds everything among twelve images, so what is not found is what is missing."""
     tinybench.cirr(tmp_path)
     (tmp_path / "dev" / "dev-0-1-img0.png").unlink()
     assert run("evaluate", "cirr", "--root", tmp_path) == 1
@@ -200,7 +200,7 @@ def test_missing_pictures_are_misses(tmp_path: Path, capsys: pytest.CaptureFixtu
     told = evaluated(capsys, "cirr", "--root", tmp_path, "--allow-missing")
     assert (told["queries"], told["gallery"], told["missing"]) == (8, 11, 1)
     assert told["metrics"]["R@50"] == 6 / 8  # one query lacks its target, one its reference
-    assert "1 of 12 pictures are missing" in told["protocol"]
+    assert "1 of 12 images are missing" in told["protocol"]
 
 
 def test_one_category_and_a_smaller_gallery(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -227,4 +227,4 @@ def test_what_evaluate_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str
     for path in (tmp_path / "test1").iterdir():
         path.unlink()
     assert run("evaluate", "cirr", "--root", tmp_path, "--split", "test1", "--allow-missing") == 1
-    assert "None of the pictures of cirr is under" in one_error_line(capsys)
+    assert "None of the images of cirr is under" in one_error_line(capsys)

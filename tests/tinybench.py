@@ -1,4 +1,4 @@
-"""Tiny copies of the published benchmarks, in their own layouts: a few pictures and queries each."""
+"""Tiny copies of the published benchmarks, in their own layouts: a few images and queries each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from standin import save_colour
 
 REAL = Path(__file__).parents[2] / "shared" / "benchmarks"
-"""The real annotation files, without pictures; where there are none, tests that need them are skipped."""
+"""The real annotation files, without images; where there are none, tests that need them are skipped."""
 
 
 def write_json(path: Path, content: Any) -> Path:
@@ -20,12 +20,12 @@ def write_json(path: Path, content: Any) -> Path:
 
 
 def colour(number: int) -> tuple[int, int, int]:
-    """Another one for each picture."""
+    """Another one for each image."""
     return (37 * number % 256, 91 * number % 256, 151 * number % 256)
 
 
 def fashioniq(root: Path, categories: Sequence[str] = ("dress", "shirt", "toptee"), folder: str = "images") -> Path:
-    """Per category five pictures, one of them in no query, and one query more than in the category before."""
+    """Per category five images, one of them in no query, and one query more than in the category before."""
     for order, category in enumerate(categories):
         names = [f"{category.upper()}{number}" for number in range(5)]
         write_json(root / "image_splits" / f"split.{category}.val.json", names)
@@ -40,7 +40,7 @@ def fashioniq(root: Path, categories: Sequence[str] = ("dress", "shirt", "toptee
 
 
 def cirr(root: Path, annotation: str = "cirr", folder: str = "{}", split: str = "val") -> Path:
-    """Two groups of six pictures, and a query from each of the first four pictures of a group to the next."""
+    """Two groups of six images, and a query from each of the first four images of a group to the next."""
     where = "dev" if split == "val" else split
     groups = [[f"{where}-{group}-{number}-img0" for number in range(6)] for group in range(2)]
     names = [name for group in groups for name in group]
@@ -69,7 +69,7 @@ def cirr(root: Path, annotation: str = "cirr", folder: str = "{}", split: str = 
 
 
 def circo(root: Path, folder: str = "COCO2017_unlabeled/unlabeled2017", info: str | None = None) -> Path:
-    """Eight pictures; two queries, with three targets and with one; `info`: the folder of COCO's list, "" for none."""
+    """Eight images; two queries, with three targets and with one; `info`: the folder of COCO's list, "" for none."""
     numbers = [7 * number + 3 for number in range(8)]  # 3, 10, 17, 24, 31, 38, 45, 52
     queries = [
         {

@@ -82,7 +82,7 @@ def random_inversion(seed: int = 0, **changes: object) -> FineGrainedInversion:
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (48, 40)) -> Image.Image:
-    """A picture of random colours."""
+    """An image of random colours."""
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 256, (size[1], size[0], 3), dtype=torch.uint8, generator=generator)
     return Image.fromarray(pixels.numpy())

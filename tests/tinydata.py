@@ -1,4 +1,4 @@
-"""Forty generated pictures with captions, enough for a network on the tiny CLIP to learn something, and settings."""
+"""Forty generated images with captions, enough for a network on the tiny CLIP to learn something, and settings."""
 
 import csv
 import json
@@ -19,12 +19,12 @@ SMALL_ATTRIBUTES = {"num_latent": 6, "max_attributes": 3}
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """Plain pictures of a few colours and shapes, and a file that is none."""
+    """Plain images of a few colours and shapes, and a file that is none."""
     return write_data(tmp_path_factory.mktemp("data"))
 
 
 def write_data(folder: Path) -> SimpleNamespace:
-    """A folder `pictures` and a file `captions`."""
+    """A folder `images` and a file `captions`."""
     lines = [{"image": "broken.png", "subject": "a red dog", "attribute": "on grass"}]
     for number in range(PICTURES):
         colour, pixel = list(COLOURS.items())[number % 4]

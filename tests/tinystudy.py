@@ -1,4 +1,4 @@
-"""A study that is made up: twelve pictures of plain colours, queries with known rankings by two methods."""
+"""A study that is made up: twelve images of plain colours, queries with known rankings by two methods."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Composed image retrieval: find me this picture, but ...
+"""Composed image retrieval: find me this image, but ...
 
 import fti4cir
 fti4cir.open("photos").search("shirt.jpg", text="in red")
@@ -11,7 +11,7 @@ scores = query @ gallery.T
 
 from __future__ import annotations
 
-from .errors import CacheError, FtiError, InputError, ModelError, NoRoomError, PictureError, StoreError, TrainingError
+from .errors import CacheError, FtiError, ImageError, InputError, ModelError, NoRoomError, StoreError, TrainingError
 
 # `typing` has the same name, but takes milliseconds in which Ctrl-C would end in a traceback (see `__main__`).
 TYPE_CHECKING = False
@@ -28,11 +28,11 @@ __all__ = [
     "CacheError",
     "Collection",
     "FtiError",
+    "ImageError",
     "InputError",
     "Model",
     "ModelError",
     "NoRoomError",
-    "PictureError",
     "StoreError",
     "TrainingError",
     "load",

@@ -2,9 +2,9 @@
 
 FtiError
 ├── InputError          what the user gave cannot be used: a file, a folder, a text, an option
-│   └── PictureError    one picture cannot be read
+│   └── ImageError    one image cannot be read
 ├── ModelError          a model, or weights for it, cannot be loaded or do not fit each other
-├── StoreError          a store of indexed pictures cannot be opened or does not fit the model
+├── StoreError          a store of indexed images cannot be opened or does not fit the model
 ├── CacheError          a cache of features cannot be used or written
 │   └── NoRoomError     the disk has too little room for it
 └── TrainingError       training cannot start or go on
@@ -23,8 +23,8 @@ class InputError(FtiError):
     """What the user gave cannot be used: a file, a folder, a text or an option."""
 
 
-class PictureError(InputError):
-    """One picture cannot be read."""
+class ImageError(InputError):
+    """One image cannot be read."""
 
 
 class ModelError(FtiError):
@@ -32,7 +32,7 @@ class ModelError(FtiError):
 
 
 class StoreError(FtiError):
-    """A store of indexed pictures cannot be opened, or another model made it."""
+    """A store of indexed images cannot be opened, or another model made it."""
 
 
 class CacheError(FtiError):

@@ -35,14 +35,14 @@ def test_locate_prefers_the_first_place_and_its_own_extension(tmp_path: Path) ->
     ]
 
 
-def test_missing_pictures_come_after_those_that_are_here() -> None:
+def test_missing_images_come_after_those_that_are_here() -> None:
     places = Places(["a", "b", "c", "d"], [None, Path("b.jpg"), None, Path("d.jpg")])
     assert places.gallery.ids == ("b", "d")
     assert places.gallery.missing == ("a", "c")
     assert (len(places.gallery), places.gallery.places, places.gallery.absent) == (2, 4, 2)
     entry = Entry({}, "file, entry 1")
     assert [places(name, entry) for name in "abcd"] == [2, 0, 3, 1]
-    with pytest.raises(InputError, match=r"file, entry 1: the picture 'e' is not in the gallery"):
+    with pytest.raises(InputError, match=r"file, entry 1: the image 'e' is not in the gallery"):
         places("e", entry)
 
 
@@ -50,7 +50,7 @@ def test_coverage_counts_queries() -> None:
     places = Places(["a", "b", "c"], [Path("a"), Path("b"), None], unnamed=7)
     queries = [Query(("x",), 2, (), None, (0,)), Query(("x",), 0, (), None, (1, 2)), Query(("x",), 0, (), None, (1,))]
     said = coverage(places.gallery, queries)
-    assert "8 of 10 pictures are missing" in said
+    assert "8 of 10 images are missing" in said
     assert "the reference of 1 and known targets of 1 of 3 queries" in said
     assert coverage(Places(["a"], [Path("a")]).gallery, queries[2:]) == ""
 
@@ -99,13 +99,13 @@ def test_lists_and_ids() -> None:
 @pytest.mark.parametrize(
     ("names", "says"),
     [
-        ([], "names no picture"),
+        ([], "names no image"),
         ([3], "by text, not by 3"),
         (["a", "b", "./a"], "'./a' twice"),
-        (["../a"], "no picture inside the root"),
-        (["/etc/passwd"], "no picture inside the root"),
-        (["a/../.."], "no picture inside the root"),
-        (["a\0b"], "no picture inside the root"),
+        (["../a"], "no image inside the root"),
+        (["/etc/passwd"], "no image inside the root"),
+        (["a/../.."], "no image inside the root"),
+        (["a\0b"], "no image inside the root"),
     ],
 )
 def test_names_that_make_no_sense(names: list[object], says: str) -> None:

@@ -69,7 +69,7 @@ def test_queries_by_eye(shop):
     assert benchmark.protocol == "table.csv: colour changes, kept kind, 'in {value}'"
 
 
-def test_without_kept_columns_any_picture_may_be_a_target(shop):
+def test_without_kept_columns_any_image_may_be_a_target(shop):
     benchmark = load(*shop, keep=())
     assert as_text(benchmark)[:2] == [("1", "in Blue", ["3", "4"]), ("1", "in Navy Blue", ["5"])]
 
@@ -120,7 +120,7 @@ def test_values_stand_as_in_the_table(tmp_path):
     assert texts == {"Off White, {value} {0} {x}", " red {x}", "red {x}"}
 
 
-def test_pictures_of_unknown_value_only_fill_the_gallery(tmp_path):
+def test_images_of_unknown_value_only_fill_the_gallery(tmp_path):
     rows = [("1", "x", "Red"), ("2", "x", "Blue"), ("3", "x", ""), ("4", " ", "Red"), ("5", "", "Blue")]
     touch(tmp_path, *(f"{i}.jpg" for i in range(1, 6)))
     benchmark = load(tmp_path, write(tmp_path, rows))
@@ -128,11 +128,11 @@ def test_pictures_of_unknown_value_only_fill_the_gallery(tmp_path):
     assert len(benchmark.gallery) == 5
 
 
-def test_missing_pictures_stop_it_unless_allowed(shop):
+def test_missing_images_stop_it_unless_allowed(shop):
     root, table = shop
     for name in ("4.jpg", "6.jpg"):
         (root / name).unlink()
-    with pytest.raises(InputError, match=r"2 of the 6 pictures .* 4, 6; .*--allow-missing"):
+    with pytest.raises(InputError, match=r"2 of the 6 images .* 4, 6; .*--allow-missing"):
         load(root, table)
     benchmark = load(root, table, allow_missing=True)
     assert benchmark.gallery.missing == ("4", "6")
@@ -140,7 +140,7 @@ def test_missing_pictures_stop_it_unless_allowed(shop):
     assert as_text(benchmark)[0] == ("1", "in Blue", ["3"])
 
 
-def test_many_missing_pictures_are_named_by_example(tmp_path):
+def test_many_missing_images_are_named_by_example(tmp_path):
     table = write(tmp_path, [(f"nowhere/{i}", "x", "Red") for i in range(1000)])
     with pytest.raises(InputError, match=r"1000 of the 1000 .*nowhere/4, \.\.\.;"):
         load(tmp_path, table)
@@ -195,12 +195,12 @@ def test_options_that_make_no_sense(shop, options, message):
         ("id,kind,colour\n1,x,Red, dark", "line 2: 4 fields, but the header has 3"),
         ("id,kind,colour\n1,x", "line 2: 2 fields"),
         ("id,kind,colour\n1,x,Red\n ,x,Blue", "line 3: the id in column 'id' is empty"),
-        ("id,kind,colour\n../1,x,Red", "'../1' is not the path of a picture inside"),
+        ("id,kind,colour\n../1,x,Red", "'../1' is not the path of an image inside"),
         ("id,kind,colour\n/etc/passwd,x,Red", "'/etc/passwd' is not the path"),
         ("id,kind,colour\na/../..,x,Red", "is not the path"),
         ("id,kind,colour\n.,x,Red", "is not the path"),
         ("id,kind,colour\na\0/b,x,Red", "is not the path|not a CSV file"),
-        ("id,kind,colour\n2,x,Red", "'2' fits more than one picture .*: 2.jpg, 2.png"),
+        ("id,kind,colour\n2,x,Red", "'2' fits more than one image .*: 2.jpg, 2.png"),
         ('id,kind,colour\n1,x,"Red', "not a CSV file in UTF-8"),
     ],
 )

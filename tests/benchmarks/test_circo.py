@@ -21,7 +21,7 @@ def test_queries(tmp_path: Path) -> None:
     assert benchmark.values == (("addition", "negation"), ("addition",))
     assert benchmark.query_ids == (0, 1)
     assert (benchmark.precision_cuts, benchmark.recall_cuts) == ((5, 10, 25, 50), (5, 10, 25, 50))
-    assert "8 pictures in image_info_unlabeled2017.json, not the 123,403" in benchmark.protocol
+    assert "8 images in image_info_unlabeled2017.json, not the 123,403" in benchmark.protocol
 
 
 def test_hidden_targets(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_the_folder_stands_in_for_the_list_if_it_is_whole(tmp_path: Path, monkey
     monkeypatch.setattr(circo, "GALLERY", 8)
     benchmark = circo.load(tmp_path)
     assert sorted(benchmark.gallery.ids, key=int) == ["3", "10", "17", "24", "31", "38", "45", "52"]
-    assert "8 pictures in the folder (all there should be" in benchmark.protocol
+    assert "8 images in the folder (all there should be" in benchmark.protocol
 
 
 def test_without_the_list_those_that_nobody_can_name_are_counted(tmp_path: Path) -> None:
@@ -55,14 +55,14 @@ def test_without_the_list_those_that_nobody_can_name_are_counted(tmp_path: Path)
     assert benchmark.gallery.missing == ("24",)
     assert benchmark.gallery.absent == 123_403 - 7
     assert 7 in benchmark.queries[0].targets
-    assert "7 pictures in the folder (there should be 123,403" in benchmark.protocol
-    assert "123396 of 123403 pictures are missing" in benchmark.protocol
+    assert "7 images in the folder (there should be 123,403" in benchmark.protocol
+    assert "123396 of 123403 images are missing" in benchmark.protocol
 
 
-def test_missing_pictures(tmp_path: Path) -> None:
+def test_missing_images(tmp_path: Path) -> None:
     tinybench.circo(tmp_path)
     (tmp_path / "COCO2017_unlabeled" / "unlabeled2017" / "000000000017.jpg").unlink()
-    with pytest.raises(InputError, match=r"1 of the 8 pictures of CIRCO .* 17;"):
+    with pytest.raises(InputError, match=r"1 of the 8 images of CIRCO .* 17;"):
         circo.load(tmp_path)
     query = circo.load(tmp_path, allow_missing=True).queries[0]
     assert (query.targets, query.recall_targets) == ((7, 5, 4), (7,))
@@ -100,19 +100,19 @@ def test_malformed_queries(tmp_path: Path, changes: dict[str, Any], says: str, i
         circo.load(tmp_path, allow_missing=True)
 
 
-def test_a_picture_that_is_in_no_list(tmp_path: Path) -> None:
+def test_an_image_that_is_in_no_list(tmp_path: Path) -> None:
     tinybench.circo(tmp_path)
     tinybench.write_json(tmp_path / "annotations" / "val.json", [{**QUERY, "reference_img_id": 4}])
-    with pytest.raises(InputError, match="entry 1: the picture '4' is not in the gallery"):
+    with pytest.raises(InputError, match="entry 1: the image '4' is not in the gallery"):
         circo.load(tmp_path, allow_missing=True)
 
 
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ([], "must list COCO's pictures under 'images'"),
-        ({"images": [{"id": 3}]}, "picture 1: the field 'file_name' is missing"),
-        ({"images": [{"id": 3, "file_name": "../3.jpg"}]}, "no picture inside the root"),
+        ([], "must list COCO's images under 'images'"),
+        ({"images": [{"id": 3}]}, "image 1: the field 'file_name' is missing"),
+        ({"images": [{"id": 3, "file_name": "../3.jpg"}]}, "no image inside the root"),
         ({"images": [{"id": 3, "file_name": "3.jpg"}, {"id": 3, "file_name": "4.jpg"}]}, "'3' twice"),
     ],
 )

@@ -21,7 +21,7 @@ def test_queries(tmp_path: Path) -> None:
     assert benchmark.query_ids == (100, 103, 106, 109, 112, 115, 118, 121)
     cuts = benchmark.precision_cuts, benchmark.recall_cuts, benchmark.subset_cuts
     assert cuts == ((), (1, 5, 10, 50), (1, 2, 3))
-    assert "12 pictures), the reference left out" in benchmark.protocol
+    assert "12 images), the reference left out" in benchmark.protocol
 
 
 def test_hidden_targets(tmp_path: Path) -> None:
@@ -38,10 +38,10 @@ def test_where_files_may_be(tmp_path: Path, annotation: str, folder: str) -> Non
     assert len(cirr.load(tmp_path).gallery) == 12
 
 
-def test_missing_pictures(tmp_path: Path) -> None:
+def test_missing_images(tmp_path: Path) -> None:
     tinybench.cirr(tmp_path)
     (tmp_path / "dev" / "dev-0-1-img0.png").unlink()
-    with pytest.raises(InputError, match=r"1 of the 12 pictures of CIRR val .* dev-0-1-img0;"):
+    with pytest.raises(InputError, match=r"1 of the 12 images of CIRR val .* dev-0-1-img0;"):
         cirr.load(tmp_path)
     benchmark = cirr.load(tmp_path, allow_missing=True)
     assert len(benchmark.queries) == 8
@@ -89,7 +89,7 @@ def test_malformed_queries(tmp_path: Path, changes: dict[str, Any], says: str) -
 
 @pytest.mark.parametrize(
     ("files", "says"),
-    [(["a"], "must hold an object"), ({"a": "../../a.png"}, "no picture inside the root"), ({"a": 3}, "by text")],
+    [(["a"], "must hold an object"), ({"a": "../../a.png"}, "no image inside the root"), ({"a": 3}, "by text")],
 )
 def test_malformed_splits(tmp_path: Path, files: Any, says: str) -> None:
     tinybench.cirr(tmp_path)

@@ -19,7 +19,7 @@ def test_a_category(tmp_path: Path) -> None:
     assert (first.reference, first.targets, first.exclude, first.within) == (0, (1,), (), None)
     assert (second.reference, second.targets) == (1, (2,))
     assert (benchmark.precision_cuts, benchmark.recall_cuts, benchmark.subset_cuts) == ((), (10, 50), ())
-    assert "shirt: gallery of the split list (5 pictures)" in benchmark.protocol
+    assert "shirt: gallery of the split list (5 images)" in benchmark.protocol
 
 
 @pytest.mark.parametrize(
@@ -41,28 +41,26 @@ def test_the_gallery_of_references_and_targets_only(tmp_path: Path) -> None:
     benchmark = fashioniq.load(tinybench.fashioniq(tmp_path), "shirt", gallery="union")
     assert benchmark.gallery.ids == ("SHIRT0", "SHIRT1", "SHIRT2")
     assert [query.targets for query in benchmark.queries] == [(1,), (2,)]
-    assert "references and targets only (3 pictures)" in benchmark.protocol
+    assert "references and targets only (3 images)" in benchmark.protocol
 
 
 @pytest.mark.parametrize("folder", ["images", "images/{}", "{}"])
-def test_where_pictures_may_be(tmp_path: Path, folder: str) -> None:
+def test_where_images_may_be(tmp_path: Path, folder: str) -> None:
     tinybench.fashioniq(tmp_path, folder=folder)
     assert len(fashioniq.load(tmp_path, "toptee").gallery) == 5
 
 
-def test_missing_pictures(tmp_path: Path) -> None:
+def test_missing_images(tmp_path: Path) -> None:
     tinybench.fashioniq(tmp_path)
     for name in ("SHIRT1", "SHIRT4"):
         (tmp_path / "images" / f"{name}.png").unlink()
-    with pytest.raises(InputError, match=r"2 of the 5 pictures .* SHIRT1, SHIRT4; .*verify.*--allow-missing"):
+    with pytest.raises(InputError, match=r"2 of the 5 images .* SHIRT1, SHIRT4; .*verify.*--allow-missing"):
         fashioniq.load(tmp_path, "shirt")
     benchmark = fashioniq.load(tmp_path, "shirt", allow_missing=True)
     assert benchmark.gallery.missing == ("SHIRT1", "SHIRT4")
     # No query is dropped: SHIRT1, a target and a reference, is position 3, after the three that are here.
     assert [(query.reference, query.targets) for query in benchmark.queries] == [(0, (3,)), (3, (1,))]
-    assert (
-        "2 of 5 pictures are missing, among them the reference of 1 and known targets of 1 of 2" in benchmark.protocol
-    )
+    assert "2 of 5 images are missing, among them the reference of 1 and known targets of 1 of 2" in benchmark.protocol
 
 
 @pytest.mark.parametrize(
@@ -88,7 +86,7 @@ QUERY = {"candidate": "DRESS0", "target": "DRESS1", "captions": ["a", "b"]}
     [
         ({**QUERY, "captions": ["a"]}, "entry 1: the field 'captions' must list two captions"),
         ({**QUERY, "captions": ["a", 2]}, "entry 1: each place of the list 'captions' must be text"),
-        ({**QUERY, "target": "HAT"}, "entry 1: the picture 'HAT' is not in the gallery"),
+        ({**QUERY, "target": "HAT"}, "entry 1: the image 'HAT' is not in the gallery"),
         ({"candidate": "DRESS0", "captions": ["a", "b"]}, "entry 1: the field 'target' is missing"),
     ],
 )
@@ -102,7 +100,7 @@ def test_malformed_queries(tmp_path: Path, query: dict[str, object], says: str) 
 def test_a_malformed_split_list(tmp_path: Path) -> None:
     tinybench.fashioniq(tmp_path)
     tinybench.write_json(tmp_path / "image_splits" / "split.dress.val.json", {"a": 1})
-    with pytest.raises(InputError, match=r"split\.dress\.val\.json must hold a list of picture ids"):
+    with pytest.raises(InputError, match=r"split\.dress\.val\.json must hold a list of image ids"):
         fashioniq.load(tmp_path, "dress")
 
 

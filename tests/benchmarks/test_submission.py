@@ -20,7 +20,7 @@ QUERIES = 4
 
 
 def made_up(name: str) -> Benchmark:
-    """Four queries over 60 pictures; for cirr, the reference n of a group of six is left out of the ranking."""
+    """Four queries over 60 images; for cirr, the reference n of a group of six is left out of the ranking."""
     names = [f"test1-{n}" if name == "cirr" else str(7 * n + 3) for n in range(COUNT)]
     queries = []
     for number in range(QUERIES):
@@ -88,7 +88,7 @@ def test_what_was_written_reads_back(tmp_path, name):
         assert predictions.benchmark.protocol.startswith(f"the predictions in {file.name}")
 
 
-def test_pictures_that_are_not_here_do_not_matter_to_a_file(tmp_path):
+def test_images_that_are_not_here_do_not_matter_to_a_file(tmp_path):
     benchmark = made_up("cirr")
     whole, groups = rankings(benchmark)
     file, _ = submission.write(benchmark, whole, groups, tmp_path / "mine.json")
@@ -111,7 +111,7 @@ def test_circo_without_cocos_list_takes_any_number(tmp_path):
     assert [[names[position] for position in row] for row in predictions.ranking] == [list(map(str, range(3, 53)))] * 4
 
 
-def test_circo_with_cocos_list_takes_its_pictures_only(tmp_path, monkeypatch):
+def test_circo_with_cocos_list_takes_its_images_only(tmp_path, monkeypatch):
     monkeypatch.setattr(circo, "GALLERY", COUNT)
     benchmark = made_up("circo")
     whole, _ = rankings(benchmark)
@@ -120,7 +120,7 @@ def test_circo_with_cocos_list_takes_its_pictures_only(tmp_path, monkeypatch):
     content = json.loads(file.read_text())
     content["103"][7] = 4
     file.write_text(json.dumps(content))
-    with pytest.raises(InputError, match=r"query 103: 4 is no picture of the gallery"):
+    with pytest.raises(InputError, match=r"query 103: 4 is no image of the gallery"):
         submission.read(benchmark, file)
 
 
@@ -149,10 +149,10 @@ BREAKAGES = {
     "too few": (lambda content: content["106"].pop() and None, "query 106: .* is 49 predictions"),
     "too many": (lambda content: content["106"].append(content["106"][0]), "query 106: .* is 51 predictions"),
     "no list": (lambda content: content.update({"106": "x"}), "query 106: .* is no list"),
-    "null": (put("106", 3, None), "query 106: null is no picture"),
-    "a list": (put("106", 3, ["a"]), r"query 106: \[.* is no picture"),
-    "true": (put("106", 3, True), "query 106: true is no picture"),
-    "a fraction": (put("106", 3, 10.0), r"query 106: 10\.0 is no picture"),
+    "null": (put("106", 3, None), "query 106: null is no image"),
+    "a list": (put("106", 3, ["a"]), r"query 106: \[.* is no image"),
+    "true": (put("106", 3, True), "query 106: true is no image"),
+    "a fraction": (put("106", 3, 10.0), r"query 106: 10\.0 is no image"),
     "repeated": (lambda content: put("109", 3, content["109"][4])(content), "query 109: .* more than once"),
 }  # fmt: skip
 
@@ -171,8 +171,8 @@ def test_broken_files_are_refused(tmp_path, name, breakage):
         (lambda content: content.update(version="rc1"), 'must say "version": "rc2"'),
         (lambda content: content.update(version=["rc2"]), 'must say "version": "rc2"'),
         (lambda content: content.pop("metric") and None, '"metric": "recall" or "metric": "recall_subset"'),
-        (put("100", 0, "test1-7.png"), 'query 100: "test1-7.png" is no picture .* without folder and extension'),
-        (put("100", 0, 3), "query 100: 3 is no picture"),
+        (put("100", 0, "test1-7.png"), 'query 100: "test1-7.png" is no image .* without folder and extension'),
+        (put("100", 0, 3), "query 100: 3 is no image"),
         (put("100", 0, "test1-0"), "query 100: test1-0 is the reference"),
         (lambda content: json.dumps(content) + " " * 5_000_000, "has 5.0 MB, but the server takes 5 MB"),
     ],
@@ -184,8 +184,8 @@ def test_broken_files_of_cirr(tmp_path, change, says):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (put("100", 0, "10"), 'query 100: "10" is no picture .* a whole number without quotes'),
-        (put("100", 0, -10), "query 100: -10 is no picture"),
+        (put("100", 0, "10"), 'query 100: "10" is no image .* a whole number without quotes'),
+        (put("100", 0, -10), "query 100: -10 is no image"),
         (lambda content: content.update(version="rc2"), "no queries of circo test: version"),
         (lambda content: content.update({"0106": content.pop("106")}), "no queries of circo test: 0106"),
     ],
@@ -244,24 +244,24 @@ def test_places_that_cannot_be_written_to(tmp_path):
 
 
 def lacking(benchmark, here):
-    """The benchmark with all pictures from position `here` on missing."""
+    """The benchmark with all images from position `here` on missing."""
     ids, paths = benchmark.gallery.ids, benchmark.gallery.paths
     return replace(benchmark, gallery=Gallery(ids[:here], paths[:here], ids[here:]))
 
 
-def test_too_few_pictures_are_told_beforehand(tmp_path):
+def test_too_few_images_are_told_beforehand(tmp_path):
     benchmark = made_up("cirr")
     assert submission.plan(lacking(benchmark, 51), tmp_path / "x.json") == (
         tmp_path / "x.json",
         tmp_path / "x_subset.json",
     )
     with pytest.raises(
-        InputError, match="too many pictures are missing or unreadable for query 100; fti4cir verify cirr"
+        InputError, match="too many images are missing or unreadable for query 100; fti4cir verify cirr"
     ):
         submission.plan(lacking(benchmark, 50), tmp_path / "x.json")  # of which one is the reference
 
 
-def test_pictures_that_turned_out_to_be_unreadable_are_not_there(tmp_path):
+def test_images_that_turned_out_to_be_unreadable_are_not_there(tmp_path):
     benchmark = lacking(made_up("cirr"), 52)
     first = benchmark.queries[0]
     spare, *_ = {50, 51} - {first.reference, *first.within}
@@ -272,10 +272,10 @@ def test_pictures_that_turned_out_to_be_unreadable_are_not_there(tmp_path):
 
 
 @pytest.mark.parametrize("lost", [{"reference": 59}, {"within": (1, 2, 57, 58, 59)}])
-def test_pictures_that_a_query_needs_are_told_beforehand(tmp_path, lost):
+def test_images_that_a_query_needs_are_told_beforehand(tmp_path, lost):
     benchmark = made_up("cirr")
     queries = (*benchmark.queries[:2], replace(benchmark.queries[2], **lost), benchmark.queries[3])
-    with pytest.raises(InputError, match="too many pictures are missing or unreadable for query 106"):
+    with pytest.raises(InputError, match="too many images are missing or unreadable for query 106"):
         submission.plan(lacking(replace(benchmark, queries=queries), 57), tmp_path / "x.json")
 
 

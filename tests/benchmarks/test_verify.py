@@ -1,4 +1,4 @@
-"""What a benchmark's pictures lack, and what that means."""
+"""What a benchmark's images lack, and what that means."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def look(name: str, root: Path, split: str = "val") -> Verification:
 
 
 def spoil(root: Path) -> None:
-    """Of CIRR's pictures: one gone, one empty, one a web page, one cut off, one a placeholder."""
+    """Of CIRR's images: one gone, one empty, one a web page, one cut off, one a placeholder."""
     folder = root / "dev"
     (folder / "dev-0-0-img0.png").unlink()
     (folder / "dev-0-2-img0.png").write_bytes(b"")
@@ -33,7 +33,7 @@ def test_a_whole_benchmark(tmp_path: Path) -> None:
     found = look("cirr", tinybench.cirr(tmp_path))
     assert found.complete
     assert (found.needed, found.absent, found.unreadable, found.suspicious) == (12, 0, (), ())
-    assert found.parts[0].meaning == "All 12 pictures are there and can be read."
+    assert found.parts[0].meaning == "All 12 images are there and can be read."
     assert set(found.parts[0].ceilings().values()) == {1.0}
 
 
@@ -49,12 +49,12 @@ def test_a_spoilt_benchmark(tmp_path: Path) -> None:
     tiny, cut = found.suspicious
     assert (tiny.id, cut.id) == ("dev-1-0-img0", "dev-1-5-img0")
     assert "1 by 1 pixels" in tiny.reason
-    assert "10 % of the picture is missing" in cut.reason
+    assert "10 % of the image is missing" in cut.reason
     # Queries go 0 to 1, 1 to 2, 2 to 3, 3 to 4 in each group; in the first one, 0 and 2 are lost.
     (part,) = found.parts
     assert (part.without_reference, part.without_target, part.unanswerable) == (2, 1, 3)
     assert part.ceilings() == dict.fromkeys(("R@1", "R@5", "R@10", "R@50", "Rs@1", "Rs@2", "Rs@3"), 5 / 8)
-    assert "3 of 12 gallery pictures are missing or unreadable" in part.meaning
+    assert "3 of 12 gallery images are missing or unreadable" in part.meaning
     assert "3 could never be answered, which bounds R@5 by 0.625" in part.meaning
 
 
@@ -104,7 +104,7 @@ def test_parts(tmp_path: Path) -> None:
     found = look("fashioniq", tmp_path)
     assert [part.complete for part in found.parts] == [True, False, True]
     assert (found.needed, found.missing) == (15, ("SHIRT1",))
-    # A picture that is in two galleries is counted once.
+    # An image that is in two galleries is counted once.
     split = tmp_path / "image_splits" / "split.dress.val.json"
     tinybench.write_json(split, [*(f"DRESS{number}" for number in range(5)), "SHIRT1", "SHIRT2"])
     found = look("fashioniq", tmp_path)
@@ -112,7 +112,7 @@ def test_parts(tmp_path: Path) -> None:
     assert [part.needed for part in found.parts] == [7, 5, 5]
 
 
-def test_pictures_that_nobody_can_name(tmp_path: Path) -> None:
+def test_images_that_nobody_can_name(tmp_path: Path) -> None:
     found = look("circo", tinybench.circo(tmp_path, info=""))
     assert not found.complete
     assert (found.needed, found.absent, found.missing) == (123_403, 123_395, ())

@@ -69,7 +69,7 @@ def test_captions_are_those_of_blips_own_code(captioner: BlipCaptioner, pixels: 
     assert 10 <= min(ends) < max(ends)
 
 
-def test_a_caption_depends_on_its_own_picture_only(captioner: BlipCaptioner, pixels: torch.Tensor) -> None:
+def test_a_caption_depends_on_its_own_image_only(captioner: BlipCaptioner, pixels: torch.Tensor) -> None:
     assert [captioner.caption(one[None])[0] for one in pixels] == captioner.caption(pixels)
 
 

@@ -20,7 +20,7 @@ from fti4cir.captions import blip
 from fti4cir.captions import generate as captioning
 from fti4cir.captions import table as captioned
 from fti4cir.captions.blip import BlipCaptioner
-from fti4cir.captions.generate import CaptionReport, caption_pictures
+from fti4cir.captions.generate import CaptionReport, caption_images
 from fti4cir.errors import InputError
 from tinyblip import blip_folder, build
 from tinyclip import picture
@@ -29,7 +29,7 @@ __all__ = ["blip_folder"]
 
 PICTURES = 11
 BATCH = 3
-BROKEN = ["04.png", "05.png", "10.png"]  # inside a batch, at its end, and the very last picture
+BROKEN = ["04.png", "05.png", "10.png"]  # inside a batch, at its end, and the very last image
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ class Lines(list[str]):
 
 
 def run(source: Path, output: Path, model: Path, say: Lines | None = None, batch_size: int = BATCH) -> CaptionReport:
-    return caption_pictures(source, output, model, batch_size=batch_size, say=(Lines() if say is None else say).append)
+    return caption_images(source, output, model, batch_size=batch_size, say=(Lines() if say is None else say).append)
 
 
 def images_of(output: Path) -> list[str]:
@@ -89,15 +89,13 @@ def test_what_training_reads(photos: Path, tmp_path: Path, blip_folder: Path, si
     assert "más/синий.png" in data.names
     assert sizes == [3, 3, 3, 3]
     captioner = blip.load(blip_folder)
-    for name, (caption,) in zip(
-        data.names, data.captions, strict=True
-    ):  # each picture has its own, not its neighbour's
+    for name, (caption,) in zip(data.names, data.captions, strict=True):  # each image has its own, not its neighbour's
         number = 99 if "/" in name else int(name[:2])
         image = picture(number, (48, 40) if "/" in name else (30 + number, 40))
         assert caption.text == captioner.caption(captioner.preprocess(image)[None])[0]
 
 
-def test_pictures_are_decoded_exactly_and_shown_as_asked(tmp_path: Path, blip_folder: Path) -> None:
+def test_images_are_decoded_exactly_and_shown_as_asked(tmp_path: Path, blip_folder: Path) -> None:
     """A photograph's JPEG is not decoded at a fraction of its size, which gives other pixels."""
     (tmp_path / "photos").mkdir()
     picture(3, (600, 300)).resize((1200, 600)).save(tmp_path / "photos" / "a.jpg")
@@ -108,7 +106,7 @@ def test_pictures_are_decoded_exactly_and_shown_as_asked(tmp_path: Path, blip_fo
             patch.setattr(
                 BlipCaptioner, "caption", lambda self, p, how=how: seen.setdefault(how, p) is None or real(self, p)
             )
-            caption_pictures(
+            caption_images(
                 tmp_path / "photos", tmp_path / f"{how}.jsonl", blip_folder, preprocessing=how, say=Lines().append
             )
         captioner = blip.load(blip_folder, preprocessing=how)
@@ -130,11 +128,11 @@ def test_progress(photos: Path, tmp_path: Path, blip_folder: Path, monkeypatch: 
     monkeypatch.setattr(captioning, "_TELL_EVERY", 0.0)
     say = Lines()
     run(photos, tmp_path / "c.jsonl", blip_folder, say)
-    assert [line.split(" pictures")[0] for line in say] == [f"captions: {done} of 12" for done in (3, 6, 9, 12)]
+    assert [line.split(" images")[0] for line in say] == [f"captions: {done} of 12" for done in (3, 6, 9, 12)]
     assert "a second; about 0 min left" in say[-1]
 
 
-def test_unreadable_pictures_are_told_each_time(
+def test_unreadable_images_are_told_each_time(
     with_broken: Path, tmp_path: Path, blip_folder: Path, sizes: list[int]
 ) -> None:
     output, say, again = tmp_path / "c.jsonl", Lines(), Lines()
@@ -151,7 +149,7 @@ def test_unreadable_pictures_are_told_each_time(
     assert sizes == [3, 1, 3, 2]  # nothing was captioned anew
 
 
-def test_a_mended_picture_gets_its_caption_in_its_place(with_broken: Path, tmp_path: Path, blip_folder: Path) -> None:
+def test_a_mended_image_gets_its_caption_in_its_place(with_broken: Path, tmp_path: Path, blip_folder: Path) -> None:
     output = tmp_path / "c.jsonl"
     run(with_broken, output, blip_folder)
     for number in (4, 5, 10):
@@ -214,7 +212,7 @@ def run(output, patch):
     child = os.fork()
     if not child:
         patch()
-        captioning.caption_pictures(photos, output, blip, batch_size=BATCH, say=lambda line: None)
+        captioning.caption_images(photos, output, blip, batch_size=BATCH, say=lambda line: None)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
@@ -266,7 +264,7 @@ def test_batches_are_the_same_after_an_interruption(
     run(photos, output, blip_folder, say)
     assert sizes == [3, 3, 3]  # the second, whole, and the two after it
     assert output.read_bytes() == whole
-    assert say[0] == "going on: 4 of 12 pictures have their captions"
+    assert say[0] == "going on: 4 of 12 images have their captions"
 
 
 def test_a_full_disk_loses_nothing(
@@ -309,11 +307,11 @@ def test_captions_that_are_made_of_something_else(photos: Path, tmp_path: Path, 
     with pytest.raises(InputError, match="--batch-size 3, not 4"):
         run(photos, output, blip_folder, batch_size=4)
     with pytest.raises(InputError, match="--preprocess target-pad, not squeeze"):
-        caption_pictures(photos, output, blip_folder, batch_size=BATCH, preprocessing="squeeze")
-    with pytest.raises(InputError, match="other pictures than are now in"):
+        caption_images(photos, output, blip_folder, batch_size=BATCH, preprocessing="squeeze")
+    with pytest.raises(InputError, match="other images than are now in"):
         run(shutil.copytree(photos, tmp_path / "elsewhere"), output, blip_folder)
     picture(7).save(photos / "new.png")
-    with pytest.raises(InputError, match="other pictures than are now in"):
+    with pytest.raises(InputError, match="other images than are now in"):
         run(photos, output, blip_folder)
     assert output.read_bytes() == before
     output.unlink()  # then there is nothing to be mixed up
@@ -346,11 +344,11 @@ def test_nothing_to_caption(tmp_path: Path, blip_folder: Path) -> None:
     with pytest.raises(InputError, match="There is no folder or tar file"):
         run(tmp_path / "gone", output, blip_folder)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="There are no pictures in"):
+    with pytest.raises(InputError, match="There are no images in"):
         run(tmp_path / "empty", output, blip_folder)
     (tmp_path / "empty" / "a.png").write_text("<html>")
     say = Lines()
-    with pytest.raises(InputError, match=r"None of the 1 pictures in .* can be read"):
+    with pytest.raises(InputError, match=r"None of the 1 images in .* can be read"):
         run(tmp_path / "empty", output, blip_folder, say)
     assert say.left_out() == 1
 

@@ -1,4 +1,4 @@
-"""Captioned pictures from folders, tar files and tables of captions."""
+"""Captioned images from folders, tar files and tables of captions."""
 
 import gzip
 import io
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fti4cir.captions.table import Caption, load
-from fti4cir.errors import InputError, PictureError
+from fti4cir.errors import ImageError, InputError
 from standin import save_colour
 
 NAMES = ("a.png", "b.png", "sub folder/c.png", "sub folder/ü 犬.png", "one/same.png", "two/same.png")
@@ -70,7 +70,7 @@ def test_folders_and_short_names(folder: Path, tmp_path: Path, packed: bool) -> 
         "captions.csv",
         "image,caption\nc.png,short\nsub folder/ü 犬.png,long\nsame.png,of two\none/same.png,of one\n",
     )
-    source = pack(folder, tmp_path / "pictures.tar", "./") if packed else folder
+    source = pack(folder, tmp_path / "images.tar", "./") if packed else folder
     data = load(source, table)
     assert data.names == ("one/same.png", "sub folder/c.png", "sub folder/ü 犬.png")
     assert data.missing == ("same.png",)  # which of the two?
@@ -79,12 +79,12 @@ def test_folders_and_short_names(folder: Path, tmp_path: Path, packed: bool) -> 
             assert reader.read(name) == (folder / name).read_bytes()
 
 
-def test_a_picture_that_is_gone_by_the_time_it_is_read(folder: Path, tmp_path: Path) -> None:
+def test_an_image_that_is_gone_by_the_time_it_is_read(folder: Path, tmp_path: Path) -> None:
     data = load(folder, write(tmp_path, "c.csv", "image,caption\na.png,x\n"))
     (folder / "a.png").unlink()
     with data.reader() as reader:
         assert reader.stamp("a.png") == ""
-        with pytest.raises(PictureError, match=r"a\.png"):
+        with pytest.raises(ImageError, match=r"a\.png"):
             reader.read("a.png")
 
 
@@ -94,12 +94,12 @@ def test_a_tar_that_another_one_has_replaced(folder: Path, tmp_path: Path) -> No
         tar.add(folder / "b.png", "b.png")
     with data.reader() as reader:
         assert reader.stamp("a.png") == ""
-        with pytest.raises(PictureError, match=r"'a\.png' in .*x\.tar: there is no such file"):
+        with pytest.raises(ImageError, match=r"'a\.png' in .*x\.tar: there is no such file"):
             reader.read("a.png")
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_stamp_changes_with_the_picture_alone(folder: Path, tmp_path: Path, packed: bool) -> None:
+def test_a_stamp_changes_with_the_image_alone(folder: Path, tmp_path: Path, packed: bool) -> None:
     table = write(tmp_path, "c.csv", "image,caption\na.png,x\nb.png,y\n")
 
     def stamps() -> list[str]:
@@ -129,7 +129,7 @@ def test_what_is_no_file_in_a_tar(folder: Path, tmp_path: Path) -> None:
     ("name", "text", "says"),
     [
         ("c.csv", "", "needs the columns image and caption"),
-        ("c.csv", "picture,caption\na.png,x\n", "needs the columns image and caption, but has picture, caption"),
+        ("c.csv", "file,caption\na.png,x\n", "needs the columns image and caption, but has image, caption"),
         ("c.csv", "image,caption\na.png\n", r"Line 2 .* lacks"),
         ("c.csv", "image,caption\n,x\n", r"Line 2 .* lacks"),
         ("c.csv", "image,caption\na.png,a cat, asleep\n", r"Line 2 .* in quotes"),
@@ -140,8 +140,8 @@ def test_what_is_no_file_in_a_tar(folder: Path, tmp_path: Path) -> None:
         ("c.jsonl", '{"image": "a.png"}\n', "Line 1"),
         ("c.jsonl", '{"image": 3, "caption": "x"}\n', "must be texts"),
         ("c.jsonl", '{"image": "a.png", "caption": ["x"]}\n', "must be texts"),
-        ("c.jsonl", "\n", "None of the pictures"),
-        ("c.csv", "image,caption\nz.png,x\n", "None of the pictures"),
+        ("c.jsonl", "\n", "None of the images"),
+        ("c.csv", "image,caption\nz.png,x\n", "None of the images"),
     ],
 )
 def test_malformed_tables(folder: Path, tmp_path: Path, name: str, text: str, says: str) -> None:

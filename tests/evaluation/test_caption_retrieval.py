@@ -1,4 +1,4 @@
-"""Finding a picture's captions by its pseudo-words."""
+"""Finding an image's captions by its pseudo-words."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from fti4cir.backbones.clip import ClipEncoder
-from fti4cir.errors import InputError, ModelError, PictureError
+from fti4cir.errors import ImageError, InputError, ModelError
 from fti4cir.evaluation import caption_retrieval as description
 from fti4cir.evaluation.caption_retrieval import Descriptions, describe_retrieval, load
 from fti4cir.inversion.compose import encode_sentences
@@ -28,7 +28,7 @@ PICTURES = 7
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Seven pictures with two captions each, one of which the first two share."""
+    """Seven images with two captions each, one of which the first two share."""
     root = tmp_path_factory.mktemp("described")
     lines = []
     for number in range(PICTURES):
@@ -60,14 +60,14 @@ def test_a_limit_keeps_all_captions(folder: Path) -> None:
     assert some.captions == every.captions
     assert len(some.names) == 3
     assert all(some.targets[at] == every.targets[every.names.index(name)] for at, name in enumerate(some.names))
-    assert some.protocol.endswith("at most 3 pictures drawn with seed 1")
+    assert some.protocol.endswith("at most 3 images drawn with seed 1")
     assert set(load(folder, folder / "captions.jsonl", limit=2, seed=1).names) < set(some.names)
 
 
-def test_missing_pictures(folder: Path, tmp_path: Path) -> None:
+def test_missing_images(folder: Path, tmp_path: Path) -> None:
     table = tmp_path / "captions.csv"
     table.write_text("image,caption\n1.png,a dog\ngone.png,a cat\n")
-    with pytest.raises(InputError, match=r"1 of the 2 pictures .* gone\.png for one.*--allow-missing"):
+    with pytest.raises(InputError, match=r"1 of the 2 images .* gone\.png for one.*--allow-missing"):
         load(folder, table)
     found = load(folder, table, allow_missing=True)
     assert (found.captions, found.missing) == (("a dog",), ("gone.png",))
@@ -76,7 +76,7 @@ def test_missing_pictures(folder: Path, tmp_path: Path) -> None:
 
 
 def slow(model: Model, found: Descriptions, method: str) -> list[list[int]]:
-    """For each picture the captions by falling similarity, one picture at a time."""
+    """For each image the captions by falling similarity, one image at a time."""
     captions = torch.cat([model.encode_texts([f"a photo of {text}"]) for text in found.captions])
     rankings = []
     for path in found.paths:
@@ -144,12 +144,12 @@ def test_several_models(folder: Path, model: Model, encoder: ClipEncoder) -> Non
 
 def test_mistakes(folder: Path, model: Model, encoder: ClipEncoder, tmp_path: Path) -> None:
     found = load(folder, folder / "captions.jsonl")
-    with pytest.raises(InputError, match="'sum' describes no picture; available for descriptions are: image, fti4cir"):
+    with pytest.raises(InputError, match="'sum' describes no image; available for descriptions are: image, fti4cir"):
         describe_retrieval(found, [("sum", model)])
     with pytest.raises(ModelError, match="has no inversion weights"):
         describe_retrieval(found, [("fti4cir", Model(encoder, None, "bare"))])
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"<html>")
     spoilt = Descriptions("", ("broken.png",), (broken,), ("a dog",), ((0,),), ())
-    with pytest.raises(PictureError, match=r"broken\.png"):
+    with pytest.raises(ImageError, match=r"broken\.png"):
         describe_retrieval(spoilt, [("image", model)])

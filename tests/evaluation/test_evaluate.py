@@ -13,7 +13,7 @@ from PIL import Image
 from fti4cir.backbones.base import VisionFeatures
 from fti4cir.benchmarks import attributes
 from fti4cir.benchmarks.base import Benchmark, Gallery, Query
-from fti4cir.errors import ModelError, PictureError
+from fti4cir.errors import ImageError, ModelError
 from fti4cir.evaluation import evaluate as evaluation
 from fti4cir.evaluation.evaluate import compare, evaluate, judge, labels
 from fti4cir.features import cache as features
@@ -25,9 +25,9 @@ pytestmark = pytest.mark.numeric
 SIDE, WIDTH = 4, 6
 PICTURES = 150  # five batches, the last one short
 APART = 1e-5
-"""How far apart the scores of two pictures that are no copies are at least, for any query here. Float32 scores of unit
+"""How far apart the scores of two images that are no copies are at least, for any query here. Float32 scores of unit
 vectors of six numbers, of features made in whatever batches and on whatever processor, err by less than a tenth of it,
-so all of these rank the pictures alike."""
+so all of these rank the images alike."""
 
 
 class Tiny:
@@ -51,7 +51,7 @@ class Tiny:
 
 
 class Checked:
-    """The sum, and a check that global and local features and the file are of the same picture."""
+    """The sum, and a check that global and local features and the file are of the same image."""
 
     name = "checked"
 
@@ -60,7 +60,7 @@ class Checked:
 
     def compose(self, features, texts, owner, pictures):
         assert (features.local == features.image[:, None]).all()
-        assert sorted(set(owner)) == list(range(len(features.image)))  # each picture once, and none for nothing
+        assert sorted(set(owner)) == list(range(len(features.image)))  # each image once, and none for nothing
         assert len(texts) == len(owner)
         pixels = torch.stack([self.model.preprocess(Image.open(path).convert("RGB")) for path in pictures])
         assert torch.allclose(self.model.encode_pixels(pixels).image, features.image, atol=1e-5)
@@ -76,10 +76,10 @@ class Broken:
 
 @pytest.fixture(scope="module")
 def benchmark(tmp_path_factory):
-    """Random pictures, of which some are copies of others, so that there are ties, and one is missing.
+    """Random images, of which some are copies of others, so that there are ties, and one is missing.
 
     Queries of one and two texts, some of which count one target only in their recall, or ask for what is missing. All
-    of them keep pictures that are no copies `APART`.
+    of them keep images that are no copies `APART`.
     """
     folder = tmp_path_factory.mktemp("pictures")
     generator = np.random.default_rng(0)
@@ -108,7 +108,7 @@ def benchmark(tmp_path_factory):
     return Benchmark(
         name="made-up",
         split="val",
-        protocol="random pictures",
+        protocol="random images",
         gallery=Gallery(tuple(str(number) for number in range(PICTURES)), tuple(paths), missing=("lost",)),
         queries=tuple(queries),
         values=tuple((str(number % 7), "odd")[: 1 + number % 2] for number in range(200)),
@@ -119,7 +119,7 @@ def benchmark(tmp_path_factory):
 
 
 def original(position):
-    """The first picture with the same content."""
+    """The first image with the same content."""
     return position - 5 if position % 10 == 9 else position
 
 
@@ -139,7 +139,7 @@ def exact_sum(gallery, reference, texts):
 
 
 def apart(gallery, reference, texts):
-    """Whether both methods that are used here keep all pictures that are no copies `APART`."""
+    """Whether both methods that are used here keep all images that are no copies `APART`."""
     distinct = gallery[[position for position in range(PICTURES) if original(position) == position]]
     queries = np.stack([gallery[reference], exact_sum(gallery, reference, texts)])
     return np.diff(np.sort(queries @ distinct.T, axis=1), axis=1).min() > APART
@@ -179,7 +179,7 @@ def test_agrees_with_the_slow_version(benchmark, monkeypatch, scores_at_a_time):
 
 
 class Uneven(Tiny):
-    """Features that differ with the picture's place in its batch, far more than any processor's rounding."""
+    """Features that differ with the image's place in its batch, far more than any processor's rounding."""
 
     def encode_pixels(self, pixels):
         image = super().encode_pixels(pixels).image
@@ -279,7 +279,7 @@ def test_from_a_table_to_figures(tmp_path):
     encoder = Sees()
     image, text = evaluate(table, encoder, [create(name, encoder) for name in ("image", "text")], "sees")
     assert image.queries == image.gallery == 8
-    # The picture alone finds its own colour first: its twin, two of the other kind, and only then, of the other
+    # The image alone finds its own colour first: its twin, two of the other kind, and only then, of the other
     # colour, the darker (and so less saturated) shoes. The text finds its colour, shirts first.
     assert image.metrics()["R@1"] == 0
     assert text.by_value()["Red"]["mAP@5"] == pytest.approx(((1 + 1) / 2 + (1 / 3 + 2 / 4) / 2) / 2)
@@ -293,7 +293,7 @@ def test_json(benchmark):
     assert {key: told[key] for key in ("benchmark", "split", "protocol", "method", "model")} == {
         "benchmark": "made-up",
         "split": "val",
-        "protocol": "random pictures",
+        "protocol": "random images",
         "method": "sum",
         "model": "tiny",
     }
@@ -314,7 +314,7 @@ def test_json(benchmark):
 
 
 def test_rankings(benchmark):
-    """What was found is kept: as deep as the deepest cut or the gallery, and within the few pictures of a query."""
+    """What was found is kept: as deep as the deepest cut or the gallery, and within the few images of a query."""
     encoder = Tiny()
     result = evaluate(benchmark, encoder, [WeightedSum(encoder)], "tiny")[0]
     assert result.ranking.shape == (200, PICTURES + 1)
@@ -372,7 +372,7 @@ def kept_in(cache, benchmark, encoder=None, says=None):
 
 
 class Counting(Tiny):
-    """Counts pictures, and can be killed after some."""
+    """Counts images, and can be killed after some."""
 
     def __init__(self, fail_after=None):
         super().__init__()
@@ -411,14 +411,14 @@ def test_a_cache_goes_on_after_an_interruption(benchmark, tmp_path):
 def test_a_cache_serves_several_galleries_and_encoders(benchmark, tmp_path):
     backwards = Gallery(benchmark.gallery.ids[::-1], benchmark.gallery.paths[::-1], benchmark.gallery.missing)
 
-    def same_picture(reference):
+    def same_image(reference):
         return PICTURES - 1 - reference if reference < PICTURES else reference
 
     turned = replace(
         benchmark,
         gallery=backwards,
         queries=tuple(
-            replace(query, reference=same_picture(query.reference), exclude=(), recall_targets=None)
+            replace(query, reference=same_image(query.reference), exclude=(), recall_targets=None)
             for query in benchmark.queries
         ),
     )
@@ -442,12 +442,12 @@ def test_a_cache_serves_several_galleries_and_encoders(benchmark, tmp_path):
     assert len(list(tmp_path.iterdir())) == 4
 
 
-def test_a_cache_drops_no_picture(benchmark, tmp_path):
+def test_a_cache_drops_no_image(benchmark, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"<html>")
     paths = (*benchmark.gallery.paths[:-1], broken)
     spoilt = replace(benchmark, gallery=Gallery(benchmark.gallery.ids, paths, benchmark.gallery.missing))
-    with pytest.raises(PictureError, match=r"broken\.png"):
+    with pytest.raises(ImageError, match=r"broken\.png"):
         kept_in(tmp_path / "cache", spoilt)
     broken.write_bytes(benchmark.gallery.paths[-1].read_bytes())
     assert kept_in(tmp_path / "cache", spoilt)[0].metrics() == kept_in(tmp_path / "other", benchmark)[0].metrics()
@@ -494,7 +494,7 @@ def test_progress(benchmark):
     assert seen == [(32, 150), (64, 150), (96, 150), (128, 150), (150, 150)]
 
 
-def test_pictures_are_read_once_and_not_far_ahead(benchmark, monkeypatch):
+def test_images_are_read_once_and_not_far_ahead(benchmark, monkeypatch):
     opened, ahead = [], []
     real = evaluation.read_file
 
@@ -513,22 +513,22 @@ def test_pictures_are_read_once_and_not_far_ahead(benchmark, monkeypatch):
     assert max(ahead) <= 3 * 32
 
 
-def test_a_picture_that_cannot_be_read_stops_it(benchmark, tmp_path):
+def test_an_image_that_cannot_be_read_stops_it(benchmark, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"<html>")
     paths = (*benchmark.gallery.paths[:-1], broken)
     spoilt = Benchmark(**{**vars(benchmark), "gallery": Gallery(benchmark.gallery.ids, paths)})
-    with pytest.raises(PictureError, match=r"broken\.png.*--allow-missing"):
+    with pytest.raises(ImageError, match=r"broken\.png.*--allow-missing"):
         evaluate(spoilt, Tiny(), [ImageOnly()], "tiny")
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_a_picture_that_cannot_be_read_may_count_as_missing(benchmark, tmp_path, cached):
+def test_an_image_that_cannot_be_read_may_count_as_missing(benchmark, tmp_path, cached):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"<html>")
     gallery = benchmark.gallery
     spoilt = replace(benchmark, gallery=replace(gallery, paths=(*gallery.paths[:-1], broken)))
-    # Missing pictures stand behind the others, so the last one has the same position.
+    # Missing images stand behind the others, so the last one has the same position.
     gone = Gallery(gallery.ids[:-1], gallery.paths[:-1], (gallery.ids[-1], *gallery.missing))
     encoder, said = Tiny(), []
     (found,) = evaluate(
@@ -538,7 +538,7 @@ def test_a_picture_that_cannot_be_read_may_count_as_missing(benchmark, tmp_path,
     (expected,) = evaluate(replace(benchmark, gallery=gone), encoder, [WeightedSum(encoder)], "tiny")
     assert (found.gallery, found.missing) == (expected.gallery, expected.missing) == (PICTURES - 1, 2)
     assert found.unreadable == (PICTURES - 1,)
-    assert found.protocol == "random pictures, 1 that could not be read counted as missing"
+    assert found.protocol == "random images, 1 that could not be read counted as missing"
     assert found.ranking.tolist() == expected.ranking.tolist()
     assert found.subset_ranking.tolist() == expected.subset_ranking.tolist()
     assert found.metrics() == expected.metrics()

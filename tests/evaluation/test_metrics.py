@@ -131,7 +131,7 @@ def test_average_precision_divides_by_what_can_be_reached():
 
 
 def test_a_target_that_cannot_be_found_counts():
-    """The last of three pictures is a target, but not there to be ranked."""
+    """The last of three images is a target, but not there to be ranked."""
     ranking, relevant = [[0, 1, -1]], [[True, False, True]]
     assert recall_at(ranking, relevant, 3).tolist() == [0.5]
     assert average_precision_at(ranking, relevant, 3).tolist() == [0.5]

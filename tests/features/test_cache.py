@@ -1,4 +1,4 @@
-"""Features of pictures and sentences: what is computed, what is kept, and what goes wrong."""
+"""Features of images and sentences: what is computed, what is kept, and what goes wrong."""
 
 import os
 import resource
@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 
 from fti4cir.backbones.clip import ClipEncoder
 from fti4cir.captions import table as captioned
-from fti4cir.captions.table import CaptionedPictures
-from fti4cir.errors import CacheError, ModelError, NoRoomError, PictureError
+from fti4cir.captions.table import CaptionedImages
+from fti4cir.errors import CacheError, ImageError, ModelError, NoRoomError
 from fti4cir.features import cache as features
 from fti4cir.features.cache import Features, FileSource, Share, StreamedFeatures, compute, compute_rows, compute_texts
 from fti4cir.inversion.compose import encode_sentences
@@ -42,13 +42,13 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def own(tmp_path: Path) -> SimpleNamespace:
-    """Pictures that a test may change: 41 of them, the last one broken."""
+    """Images that a test may change: 41 of them, the last one broken."""
     return write_data(tmp_path / "own")
 
 
 @pytest.fixture
 def encoded(encoder: ClipEncoder, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many pictures passed the encoder each time; without the one of zeros that shows the features' shape."""
+    """How many images passed the encoder each time; without the one of zeros that shows the features' shape."""
     counts: list[int] = []
     real = encoder.encode_pixels
 
@@ -61,7 +61,7 @@ def encoded(encoder: ClipEncoder, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
-def opened(data: SimpleNamespace) -> CaptionedPictures:
+def opened(data: SimpleNamespace) -> CaptionedImages:
     return captioned.load(data.pictures, data.captions)
 
 
@@ -103,14 +103,14 @@ def test_nothing_is_computed_twice(
     own: SimpleNamespace, encoder: ClipEncoder, encoded: list[int], tmp_path: Path
 ) -> None:
     compute(tmp_path / "f", encoder, opened(own), quiet)
-    assert encoded == [8, 8, 8, 8, 8]  # the broken picture is the 41st
+    assert encoded == [8, 8, 8, 8, 8]  # the broken image is the 41st
     said: list[str] = []
     compute(tmp_path / "f", encoder, opened(own), said.append)
     assert len(encoded) == 5
     assert said == []
 
 
-def test_a_changed_picture_is_computed_anew_with_its_block(
+def test_a_changed_image_is_computed_anew_with_its_block(
     own: SimpleNamespace, encoder: ClipEncoder, encoded: list[int], tmp_path: Path
 ) -> None:
     before = np.array(compute(tmp_path / "f", encoder, opened(own), quiet).image)
@@ -125,7 +125,7 @@ def test_a_changed_picture_is_computed_anew_with_its_block(
     assert encoded == []
 
 
-def test_a_touched_picture_is_not_computed_anew(
+def test_a_touched_image_is_not_computed_anew(
     own: SimpleNamespace, encoder: ClipEncoder, encoded: list[int], tmp_path: Path
 ) -> None:
     compute(tmp_path / "f", encoder, opened(own), quiet)
@@ -138,7 +138,7 @@ def test_a_touched_picture_is_not_computed_anew(
 def test_a_change_that_size_and_time_do_not_show_is_the_users_own(
     own: SimpleNamespace, encoder: ClipEncoder, encoded: list[int], tmp_path: Path
 ) -> None:
-    """What saves reading every picture in every run: only where these differ is the content looked at."""
+    """What saves reading every image in every run: only where these differ is the content looked at."""
     picture = own.pictures / "10.png"
     compute(tmp_path / "f", encoder, opened(own), quiet)
     before, size = picture.stat(), len(picture.read_bytes())
@@ -150,7 +150,7 @@ def test_a_change_that_size_and_time_do_not_show_is_the_users_own(
     assert 10 in compute(tmp_path / "f", encoder, opened(own), quiet).unreadable
 
 
-def test_a_mended_picture_gets_features(
+def test_a_mended_image_gets_features(
     own: SimpleNamespace, encoder: ClipEncoder, encoded: list[int], tmp_path: Path
 ) -> None:
     first = compute(tmp_path / "f", encoder, opened(own), quiet)
@@ -164,7 +164,7 @@ def test_a_mended_picture_gets_features(
     assert encoded == [1]  # alone in its block
 
 
-def test_a_picture_that_is_gone_or_back_again(
+def test_an_image_that_is_gone_or_back_again(
     own: SimpleNamespace, encoder: ClipEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = opened(own)
@@ -180,7 +180,7 @@ def test_a_picture_that_is_gone_or_back_again(
     np.testing.assert_array_equal(again.image, compute(tmp_path / "g", encoder, source, quiet).image)
 
 
-def test_a_picture_that_may_be_read_again(
+def test_an_image_that_may_be_read_again(
     own: SimpleNamespace, encoder: ClipEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Permissions change neither the size nor the time of a file."""
@@ -188,7 +188,7 @@ def test_a_picture_that_may_be_read_again(
 
     def refuse(reader: captioned.FileReader, name: str) -> bytes:
         if name == "10.png":
-            raise PictureError("Cannot read '10.png': Permission denied.")
+            raise ImageError("Cannot read '10.png': Permission denied.")
         return real(reader, name)
 
     with monkeypatch.context() as refused:
@@ -258,7 +258,7 @@ def test_features_of_others_are_kept(
     compute(folder, encoder, opened(data), quiet)
     before = (folder / "image.f32").read_bytes()
     monkeypatch.setattr(encoder, "fingerprint", "another")
-    with pytest.raises(CacheError, match="of other pictures or of another encoder; delete it"):
+    with pytest.raises(CacheError, match="of other images or of another encoder; delete it"):
         compute(folder, encoder, opened(data), quiet)
     assert (folder / "image.f32").read_bytes() == before
 
@@ -278,7 +278,7 @@ def test_damaged_features(data: SimpleNamespace, encoder: ClipEncoder, tmp_path:
 
 @pytest.fixture
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Room for ten thousand bytes: for the image features of the pictures, but not for the local ones."""
+    """Room for ten thousand bytes: for the image features of the images, but not for the local ones."""
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(features.shutil, "disk_usage", lambda folder: usage(10_000))
 
@@ -350,10 +350,10 @@ def test_streamed_features_are_the_kept_ones(
     torch.testing.assert_close(local, kept.take(mixed, CPU).local, rtol=2e-3, atol=2e-3)
 
 
-def test_a_streamed_picture_that_is_gone(own: SimpleNamespace, streamed: StreamedFeatures) -> None:
+def test_a_streamed_image_that_is_gone(own: SimpleNamespace, streamed: StreamedFeatures) -> None:
     streamed.take([10], CPU)
     (own.pictures / "10.png").unlink()
-    with pytest.raises(PictureError, match=r"10\.png"):
+    with pytest.raises(ImageError, match=r"10\.png"):
         streamed.take([9, 10], CPU)
 
 

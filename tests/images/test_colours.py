@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from fti4cir.images.decode import decode_picture, open_picture
+from fti4cir.images.decode import decode_image, open_image
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 # Red, green and blue in XYZ under D50, and the exponent of the values, as each space defines them.
@@ -88,29 +88,29 @@ def test_wide_colours_become_srgb(space: str, kind: str) -> None:
         data = buffer.getvalue()
     else:
         data = saved(flat, kind, rgb_profile(space), **({"lossless": True} if kind == "WEBP" else {}))
-    found = np.asarray(decode_picture(data, "x").image, dtype=float)
+    found = np.asarray(decode_image(data, "x").image, dtype=float)
     assert np.abs(found - expected(np.asarray(flat, dtype=float), space)).max() < 5
     assert np.abs(found - np.asarray(flat)).max() > 8  # so it was not like this without
 
 
 def test_every_colour(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(saved(colours(), "PNG", rgb_profile("Adobe RGB")))
-    found = np.asarray(open_picture(tmp_path / "x.png"), dtype=float)
+    found = np.asarray(open_image(tmp_path / "x.png"), dtype=float)
     assert np.abs(found - expected(np.asarray(colours(), dtype=float), "Adobe RGB")).max() < 3
 
 
 def test_a_pil_image_with_a_profile_is_converted_once() -> None:
     data = saved(colours(), "PNG", rgb_profile("ProPhoto"))
-    once = open_picture(Image.open(io.BytesIO(data)))
-    assert once.tobytes() == decode_picture(data, "x").image.tobytes() != colours().tobytes()
-    assert open_picture(once).tobytes() == once.tobytes()
+    once = open_image(Image.open(io.BytesIO(data)))
+    assert once.tobytes() == decode_image(data, "x").image.tobytes() != colours().tobytes()
+    assert open_image(once).tobytes() == once.tobytes()
     # Pillow keeps the profile where it changes the mode.
-    assert open_picture(Image.open(io.BytesIO(data)).convert("RGBA")).tobytes() == once.tobytes()
+    assert open_image(Image.open(io.BytesIO(data)).convert("RGBA")).tobytes() == once.tobytes()
 
 
 def test_srgb_changes_no_pixel() -> None:
     for kind in ("PNG", "TIFF"):
-        assert decode_picture(saved(colours(), kind, SRGB), "x").image.tobytes() == colours().tobytes()
+        assert decode_image(saved(colours(), kind, SRGB), "x").image.tobytes() == colours().tobytes()
 
 
 @pytest.mark.parametrize(
@@ -120,47 +120,47 @@ def test_a_broken_profile_is_passed_over(broken: bytes) -> None:
     for kind in ("PNG", "TIFF", "JPEG"):
         plain = saved(colours(), kind, b"")
         assert (
-            decode_picture(saved(colours(), kind, broken), "x").image.tobytes()
-            == decode_picture(plain, "x").image.tobytes()
+            decode_image(saved(colours(), kind, broken), "x").image.tobytes()
+            == decode_image(plain, "x").image.tobytes()
         )
-    assert open_picture(_with_profile(colours(), "not even bytes")).tobytes() == colours().tobytes()
+    assert open_image(_with_profile(colours(), "not even bytes")).tobytes() == colours().tobytes()
 
 
 def test_a_profile_for_other_colours_is_passed_over() -> None:
-    assert open_picture(_with_profile(colours(), grey_profile(1.0))).tobytes() == colours().tobytes()
+    assert open_image(_with_profile(colours(), grey_profile(1.0))).tobytes() == colours().tobytes()
     cmyk = colours().convert("CMYK")
     plain = cmyk.convert("RGB").tobytes()
-    assert open_picture(_with_profile(cmyk, rgb_profile("ProPhoto"))).tobytes() == plain
+    assert open_image(_with_profile(cmyk, rgb_profile("ProPhoto"))).tobytes() == plain
 
 
 def test_grey_with_a_profile_for_grey_or_for_colours() -> None:
     grey = Image.new("L", (8, 8), 128)
-    linear = open_picture(_with_profile(grey, grey_profile(1.0))).getpixel((0, 0))
+    linear = open_image(_with_profile(grey, grey_profile(1.0))).getpixel((0, 0))
     assert abs(linear[0] - 188) <= 1  # half of the light
     assert linear[0] == linear[1] == linear[2]
-    lighter = open_picture(_with_profile(grey, rgb_profile("ProPhoto"))).getpixel((0, 0))
+    lighter = open_image(_with_profile(grey, rgb_profile("ProPhoto"))).getpixel((0, 0))
     assert abs(lighter[0] - expected(np.full((1, 3), 128.0), "ProPhoto")[0, 0]) < 3
 
 
 def test_deep_grey_and_palettes() -> None:
     deep = Image.fromarray(np.full((8, 8), 32896, dtype=np.uint16))
-    assert abs(open_picture(_with_profile(deep, grey_profile(1.0))).getpixel((0, 0))[0] - 188) <= 1
+    assert abs(open_image(_with_profile(deep, grey_profile(1.0))).getpixel((0, 0))[0] - 188) <= 1
     palette = Image.new("RGB", (8, 8), (180, 120, 90)).quantize(4)
-    found = open_picture(_with_profile(palette, rgb_profile("ProPhoto"))).getpixel((0, 0))
+    found = open_image(_with_profile(palette, rgb_profile("ProPhoto"))).getpixel((0, 0))
     assert np.abs(np.array(found) - expected(np.array([[180.0, 120, 90]]), "ProPhoto")[0]).max() < 3
 
 
 def test_transparency_stays_white_and_the_rest_is_converted() -> None:
     image = Image.new("RGBA", (8, 8), (180, 120, 90, 255))
     image.putpixel((0, 0), (10, 20, 30, 0))
-    found = open_picture(_with_profile(image, rgb_profile("ProPhoto")))
+    found = open_image(_with_profile(image, rgb_profile("ProPhoto")))
     assert found.getpixel((0, 0)) == (255, 255, 255)
     assert np.abs(np.array(found.getpixel((5, 5))) - expected(np.array([[180.0, 120, 90]]), "ProPhoto")[0]).max() < 3
 
 
 def test_lab() -> None:
     neutral = saved(Image.new("LAB", (8, 8), (128, 128, 128)), "TIFF", b"")
-    red, green, blue = decode_picture(neutral, "x").image.getpixel((0, 0))
+    red, green, blue = decode_image(neutral, "x").image.getpixel((0, 0))
     assert abs(red - 119) < 4
     assert max(red, green, blue) - min(red, green, blue) < 4
 

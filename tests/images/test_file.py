@@ -16,9 +16,9 @@ import pytest
 from PIL import Image, ImageFile
 from PIL.PngImagePlugin import PngInfo
 
-from fti4cir.errors import PictureError
+from fti4cir.errors import ImageError
 from fti4cir.images import file as imagefile
-from fti4cir.images.decode import CutPictureWarning, Picture, decode_picture
+from fti4cir.images.decode import CutImageWarning, Picture, decode_image
 
 RED = (255, 0, 0)
 
@@ -39,7 +39,7 @@ def quietly(data: bytes, name: str = "x") -> Picture:
     """Decoded without any warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return decode_picture(data, name)
+        return decode_image(data, name)
 
 
 def chunk(kind: bytes, body: bytes, checksum: int | None = None) -> bytes:
@@ -100,8 +100,8 @@ class TestMetadataOfPng:
             assert quietly(broken).image.tobytes() == quietly(data).image.tobytes()
 
     def test_pixels_with_a_wrong_checksum_of_the_header_are_not_trusted(self, png: bytes) -> None:
-        with pytest.raises(PictureError, match="checksum"):
-            decode_picture(png[:29] + b"\0\0\0\0" + png[33:], "x")
+        with pytest.raises(ImageError, match="checksum"):
+            decode_image(png[:29] + b"\0\0\0\0" + png[33:], "x")
 
 
 class TestCutShort:
@@ -121,10 +121,10 @@ class TestCutShort:
     def test_the_larger_part_is_read_and_the_rest_said_to_be_missing(self, kind: str) -> None:
         noise = Image.fromarray(np.random.default_rng(0).integers(0, 100, (64, 64, 3), dtype=np.uint8))
         whole = saved(noise, kind, **({"interlace": 0} if kind == "GIF" else {}))
-        with pytest.warns(CutPictureWarning, match=r"'cut.x' is cut short or damaged: \d+ % of the picture"):
-            found = decode_picture(whole[: len(whole) * 3 // 4], "cut.x")
+        with pytest.warns(CutImageWarning, match=r"'cut.x' is cut short or damaged: \d+ % of the image"):
+            found = decode_image(whole[: len(whole) * 3 // 4], "cut.x")
         assert 0.15 < found.missing < 0.4
-        expected, read = np.asarray(decode_picture(whole, "x").image), np.asarray(found.image)
+        expected, read = np.asarray(decode_image(whole, "x").image), np.asarray(found.image)
         rows = slice(34, 64) if kind == "BMP" else slice(0, 30)  # which begins at the lower edge
         assert np.array_equal(read[rows], expected[rows])
         assert (found.width, found.height) == (64, 64)
@@ -134,23 +134,23 @@ class TestCutShort:
     def test_where_more_than_half_is_missing_the_file_is_refused(self, kind: str) -> None:
         noise = Image.fromarray(np.random.default_rng(0).integers(0, 100, (64, 64, 3), dtype=np.uint8))
         whole = saved(noise, kind)
-        with pytest.raises(PictureError, match=r"'cut.x': \d+ % of the picture is missing"):
-            decode_picture(whole[: len(whole) * 45 // 100], "cut.x")
+        with pytest.raises(ImageError, match=r"'cut.x': \d+ % of the image is missing"):
+            decode_image(whole[: len(whole) * 45 // 100], "cut.x")
 
     @pytest.mark.parametrize("kind", ["WEBP", "AVIF", "JPEG2000"])
     def test_formats_that_are_decoded_as_a_whole_are_refused(self, kind: str) -> None:
         whole = saved(gradient(), kind)
-        with pytest.raises(PictureError):
-            decode_picture(whole[: len(whole) * 3 // 4], "x")
+        with pytest.raises(ImageError):
+            decode_image(whole[: len(whole) * 3 // 4], "x")
 
-    def test_a_cut_picture_that_lies_on_its_side_is_turned_with_its_missing_part(self) -> None:
+    def test_a_cut_image_that_lies_on_its_side_is_turned_with_its_missing_part(self) -> None:
         exif = Image.Exif()
         exif[0x0112] = 6
         noise = Image.fromarray(np.random.default_rng(0).integers(0, 100, (64, 96, 3), dtype=np.uint8))
         for kind in ("JPEG", "TIFF"):
             whole = saved(noise, kind, exif=exif)
-            with pytest.warns(CutPictureWarning):
-                found = decode_picture(whole[: len(whole) * 3 // 4], "x")
+            with pytest.warns(CutImageWarning):
+                found = decode_image(whole[: len(whole) * 3 // 4], "x")
             assert (found.width, found.height) == found.image.size == (64, 96)
             assert found.image.getpixel((0, 90)) == (128, 128, 128)  # the end of the file is at the left
 
@@ -170,7 +170,7 @@ class TestCutShort:
         for _ in range(20):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                decode_picture(cut, "x")
+                decode_image(cut, "x")
         stop.set()
         watcher.join()
         assert seen == {before}
@@ -185,7 +185,7 @@ class TestMemory:
         found = quietly(data)
         assert found.image.size == (500, 300)
         assert (found.width, found.height) == (1000, 600)
-        assert decode_picture(data, "x", at_least=100).image.size == (250, 150)
+        assert decode_image(data, "x", at_least=100).image.size == (250, 150)
 
     @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "GIF", "BMP", "AVIF", "PPM"])
     def test_another_format_over_the_limit_is_refused_in_plain_words(
@@ -193,8 +193,8 @@ class TestMemory:
     ) -> None:
         data = saved(gradient(1000, 600), kind)
         monkeypatch.setattr(imagefile, "MOST_MEMORY", 4 * 1000 * 600 - 4)
-        with pytest.raises(PictureError) as caught:
-            decode_picture(data, "x")
+        with pytest.raises(ImageError) as caught:
+            decode_image(data, "x")
         assert "1000 by 600 pixels" in str(caught.value)
         assert "of memory" in str(caught.value)
         assert "save it smaller" in str(caught.value)
@@ -203,8 +203,8 @@ class TestMemory:
         plain, progressive = (saved(gradient(800, 800), "JPEG", progressive=flag) for flag in (False, True))
         monkeypatch.setattr(imagefile, "MOST_COEFFICIENTS", 2 * 800 * 800 * 3 // 2 - 1)
         quietly(plain)
-        with pytest.raises(PictureError, match="progressive JPEG of 800 by 800"):
-            decode_picture(progressive, "x", at_least=8)
+        with pytest.raises(ImageError, match="progressive JPEG of 800 by 800"):
+            decode_image(progressive, "x", at_least=8)
 
     @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the memory of a process is read from /proc")
     def test_a_phones_200_megapixels_and_a_panorama_are_read(self, tmp_path: Path) -> None:
@@ -213,13 +213,13 @@ class TestMemory:
 import sys
 from PIL import Image
 Image.MAX_IMAGE_PIXELS = None  # here the file is made
-from fti4cir.images.decode import decode_picture
+from fti4cir.images.decode import decode_image
 width, height = map(int, sys.argv[1].split("x"))
 image = Image.new("L", (width, height), 200)
 image.save(sys.argv[2], quality=20)
 del image
 Image.MAX_IMAGE_PIXELS = 1024 * 1024 * 1024 // 4 // 3
-found = decode_picture(open(sys.argv[2], "rb").read(), "x", at_least=448)
+found = decode_image(open(sys.argv[2], "rb").read(), "x", at_least=448)
 assert (found.width, found.height) == (width, height), found
 assert min(found.image.size) >= 448
 assert abs(found.image.getpixel((9, 9))[0] - 200) < 4, found.image.getpixel((9, 9))
@@ -318,8 +318,8 @@ class TestFormats:
         pillow_heif = pytest.importorskip("pillow_heif")
         buffer = io.BytesIO()
         pillow_heif.from_pillow(gradient()).save(buffer)
-        with pytest.raises(PictureError, match=r"Cannot read 'x\.heic': (?!it is not a picture)"):
-            decode_picture(buffer.getvalue()[:-100], "x.heic")
+        with pytest.raises(ImageError, match=r"Cannot read 'x\.heic': (?!it is not an image)"):
+            decode_image(buffer.getvalue()[:-100], "x.heic")
 
     @pytest.mark.parametrize(
         ("data", "words"),
@@ -332,18 +332,18 @@ class TestFormats:
         ],
     )
     def test_a_kind_that_is_not_supported_is_named(self, data: bytes, words: str) -> None:
-        with pytest.raises(PictureError, match=f"{words}; export it as JPEG or PNG"):
-            decode_picture(data, "x.jpg")
+        with pytest.raises(ImageError, match=f"{words}; export it as JPEG or PNG"):
+            decode_image(data, "x.jpg")
 
-    def test_of_a_raw_file_no_preview_is_passed_off_as_the_picture(self) -> None:
-        with pytest.raises(PictureError, match="camera RAW"):
-            decode_picture(saved(gradient(), "TIFF"), "x.NEF")
+    def test_of_a_raw_file_no_preview_is_passed_off_as_the_image(self) -> None:
+        with pytest.raises(ImageError, match="camera RAW"):
+            decode_image(saved(gradient(), "TIFF"), "x.NEF")
 
     def test_pillow_itself_opens_no_more_than_before(self) -> None:
         code = (
             "from PIL import Image; Image.init(); before = set(Image.OPEN)\n"
-            "from fti4cir.images.decode import decode_picture\n"
-            "try: decode_picture(b'\\0\\0\\0\\x18ftypheic' + b'\\0' * 40, 'x')\n"
+            "from fti4cir.images.decode import decode_image\n"
+            "try: decode_image(b'\\0\\0\\0\\x18ftypheic' + b'\\0' * 40, 'x')\n"
             "except Exception as error: print(error)\n"
             "assert set(Image.OPEN) == before"
         )

@@ -97,7 +97,7 @@ def test_mini_keeps_the_pixels_that_it_was_trained_with() -> None:
 
 
 def test_minis_pixels_are_recorded() -> None:
-    """Of one picture of each shape, as the version that trained `mini` made them."""
+    """Of one image of each shape, as the version that trained `mini` made them."""
     import hashlib
 
     digest = hashlib.sha256()

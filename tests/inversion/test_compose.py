@@ -187,7 +187,7 @@ def test_many_attributes_leave_half_of_the_room_to_the_text(
     assert many.counts.tolist() == [attributes]
     seen = spy(encoder, monkeypatch)
     long = "red dog " * 100
-    with pytest.warns(CutWarning, match=r"of the picture's \d+ attribute words|of 200 words"):
+    with pytest.warns(CutWarning, match=r"of the image's \d+ attribute words|of 200 words"):
         encode_sentences(encoder, [Template().pseudo(long)], many)
     assert len(seen[0]) == encoder.context_length
     assert read(encoder, seen[0]).count("red dog") >= 15

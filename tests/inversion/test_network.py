@@ -61,7 +61,7 @@ def test_without_attributes_there_is_only_a_subject() -> None:
 
 # -- words that are left out ----------------------------------------------------------------------------------
 def all_words() -> PseudoWords:
-    """Of 200 pictures with one to four words each."""
+    """Of 200 images with one to four words each."""
     torch.manual_seed(1)
     words = random_inversion(threshold=0.15)(torch.randn(200, JOINT) * 3, torch.randn(200, 17, VISION))
     assert set(words.counts.tolist()) == {1, 2, 3, 4}

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.numeric
 
 
 def slow_select(relevance: list[float], most: int, threshold: float) -> tuple[list[int], int]:
-    """One picture: the kept attributes by index, the others by falling relevance; and how many are kept."""
+    """One image: the kept attributes by index, the others by falling relevance; and how many are kept."""
     by_relevance = sorted(range(len(relevance)), key=lambda index: -relevance[index])[:most]
     count = min(max(sum(value > threshold for value in relevance), 1), most)
     return sorted(by_relevance[:count]) + by_relevance[count:], count

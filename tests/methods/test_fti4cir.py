@@ -38,7 +38,7 @@ def objective(config: TrainingConfig, encoder: ClipEncoder) -> InversionObjectiv
 
 
 def a_batch(encoder: ClipEncoder, captions: list[SplitCaption], edited: list[str] | None = None) -> Batch:
-    """Captions with random pictures, and maybe what an edit made of them."""
+    """Captions with random images, and maybe what an edit made of them."""
     torch.manual_seed(0)
     features = encoder.encode_pixels(torch.randn(len(captions), 3, 32, 32))
     real = encode_sentences(encoder, [(Template().real(*caption),) for caption in captions])
@@ -92,7 +92,7 @@ def test_training_for_the_subject_alone(encoder: ClipEncoder) -> None:
     assert all(parameter.grad is not None for parameter in inversion.parameters())
 
 
-def test_every_row_of_the_outputs_is_its_own_pictures(encoder: ClipEncoder) -> None:
+def test_every_row_of_the_outputs_is_its_own_images(encoder: ClipEncoder) -> None:
     config = preset("composed", num_latent=6, max_attributes=3)
     inversion = FineGrainedInversion(config.network(encoder)).eval()
     captions = [DOG, SplitCaption("a black cat", "in the deep snow"), SplitCaption("grass", "with a dog")]
@@ -104,7 +104,7 @@ def test_every_row_of_the_outputs_is_its_own_pictures(encoder: ClipEncoder) -> N
     torch.testing.assert_close(together, whole, rtol=1e-5, atol=1e-5)
 
 
-def test_the_loss_against_pictures_pulls_composed_sentences_to_them(encoder: ClipEncoder) -> None:
+def test_the_loss_against_images_pulls_composed_sentences_to_them(encoder: ClipEncoder) -> None:
     config = preset("composed", num_latent=6, max_attributes=3)
     red, blue = SplitCaption("a red shirt", "for men"), SplitCaption("a blue shirt", "for men")
     batch = a_batch(encoder, [red, blue], [str(blue), str(red)])

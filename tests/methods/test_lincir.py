@@ -99,7 +99,7 @@ def test_captions_are_cleaned() -> None:
 
 
 def test_published_noise_and_loss(encoder: ClipEncoder) -> None:
-    """The network sees the raw feature with u * n, u uniform in [0, 1), n normal; pictures have no effect."""
+    """The network sees the raw feature with u * n, u uniform in [0, 1), n normal; images have no effect."""
     config = preset("lincir")
     objective = LinCirObjective(config, Corpus(encoder, np.zeros((0, 1), np.float32), [], [], Path(), quiet))
     network = FineGrainedInversion(config.network(encoder)).eval()
@@ -128,7 +128,7 @@ def test_published_noise_and_loss(encoder: ClipEncoder) -> None:
 
 
 # -- the quick recipe -----------------------------------------------------------------------------------------
-def test_pictures_lend_only_the_length_of_their_features(encoder: ClipEncoder) -> None:
+def test_images_lend_only_the_length_of_their_features(encoder: ClipEncoder) -> None:
     config = preset("lincir-quick")
     losses = LinCirObjective(config, Corpus(encoder, np.zeros((0, 1), np.float32), [], [], Path(), quiet))
     network = FineGrainedInversion(config.network(encoder)).eval()

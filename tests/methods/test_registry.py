@@ -18,7 +18,7 @@ WORDS = {"right": (1.0, 0.0), "up": (0.0, 1.0), "left": (-1.0, 0.0)}
 
 
 class Compass:
-    """A model in two dimensions: a text is a direction, and composing mirrors the picture."""
+    """A model in two dimensions: a text is a direction, and composing mirrors the image."""
 
     name = "compass"
     encoder = None
@@ -56,7 +56,7 @@ def test_every_method_has_its_name_and_gives_unit_vectors(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*LEARNED, "image", "text", "sum"])
-def test_several_texts_of_one_picture(name: str) -> None:
+def test_several_texts_of_one_image(name: str) -> None:
     method = create(name, Compass(name))
     features, texts, owner = pictures((3.0, 4.0), (1.0, 2.0)), ["up", "right", "left"], [1, 0, 1]
     repeated = method.compose(pictures((1.0, 2.0), (3.0, 4.0), (1.0, 2.0)), texts)

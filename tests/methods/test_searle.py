@@ -169,13 +169,13 @@ def image(encoder: ClipEncoder) -> torch.Tensor:
 
 
 def likeness(encoder: ClipEncoder, tokens: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-    """The cosine between `a photo of [word]` and the picture."""
+    """The cosine between `a photo of [word]` and the image."""
     sentences = [("a photo of", Slot.SUBJECT)] * len(tokens)
     with torch.no_grad():
         return F.cosine_similarity(encode_sentences(encoder, sentences, PseudoWords.of_subjects(tokens)), image)
 
 
-def test_optimised_words_are_seen_as_their_pictures(encoder: ClipEncoder, image: torch.Tensor) -> None:
+def test_optimised_words_are_seen_as_their_images(encoder: ClipEncoder, image: torch.Tensor) -> None:
     concepts = Concepts.of_captions(encoder, CONCEPTS)
     start, few, many = (
         likeness(encoder, invert(encoder, image, concepts, Optimization(steps)), image) for steps in (0, 5, 40)
@@ -185,7 +185,7 @@ def test_optimised_words_are_seen_as_their_pictures(encoder: ClipEncoder, image:
     assert not invert(encoder, image, concepts, Optimization(1)).requires_grad
 
 
-def test_a_pictures_word_does_not_depend_on_the_others(encoder: ClipEncoder, image: torch.Tensor) -> None:
+def test_an_images_word_does_not_depend_on_the_others(encoder: ClipEncoder, image: torch.Tensor) -> None:
     concepts = Concepts.of_captions(encoder, CONCEPTS)
     together = invert(encoder, image, concepts, Optimization(10))
     alone = torch.cat([invert(encoder, image[[row]], concepts, Optimization(10)) for row in range(5)])
@@ -200,7 +200,7 @@ def test_words_are_optimised_in_inference_mode_too(encoder: ClipEncoder, image: 
 
 
 def slowly_inverted(encoder: ClipEncoder, image: torch.Tensor, steps: int, decay: float) -> torch.Tensor:
-    """One picture's word with AdamW by its formulas (rate 0.02, weight decay 0.01), and the words' moving average."""
+    """One image's word with AdamW by its formulas (rate 0.02, weight decay 0.01), and the words' moving average."""
     word = torch.tensor(np.random.default_rng([5, 3]).normal(size=encoder.token_width) * 0.02, dtype=torch.float32)
     average, first, second = word.clone(), torch.zeros_like(word), torch.zeros_like(word)
     for step in range(1, steps + 1):
@@ -365,7 +365,7 @@ def test_each_word_is_told_from_those_of_the_others(encoder: ClipEncoder, tmp_pa
 
 
 # -- the optimisation as a method -----------------------------------------------------------------------------
-def test_a_query_by_optimisation_depends_on_its_own_picture_and_text(trained: Path, data: SimpleNamespace) -> None:
+def test_a_query_by_optimisation_depends_on_its_own_image_and_text(trained: Path, data: SimpleNamespace) -> None:
     model = fti4cir.load(trained)
     method = OptimizedInversion(model, steps=5)
     assert create("searle-oti", model).name == method.name == "searle-oti"

@@ -72,7 +72,7 @@ class Reader:
         return torch.eye(len(texts))
 
 
-def test_a_caption_stands_for_the_picture(tmp_path, monkeypatch):
+def test_a_caption_stands_for_the_image(tmp_path, monkeypatch):
     photos = tmp_path / "photos"
     (photos / "in").mkdir(parents=True)
     for name in ("a.png", "in/b.png"):
@@ -93,9 +93,9 @@ def test_a_caption_stands_for_the_picture(tmp_path, monkeypatch):
     assert model.asked[3:] == ["a photo of two cats but up", "a photo of a red dog but down"]
 
 
-def test_a_picture_without_a_caption_is_named():
+def test_an_image_without_a_caption_is_named():
     method = Captioned(Reader(), {Path("a.png").absolute(): "a dog"})
-    with pytest.raises(InputError, match=r"^The picture b\.png has no caption; .*`fti4cir caption FOLDER --output"):
+    with pytest.raises(InputError, match=r"^The image b\.png has no caption; .*`fti4cir caption FOLDER --output"):
         method.compose(pictures((1.0, 0.0), (0.0, 1.0)), ["up"], [0], [Path("a.png"), Path("b.png")])
 
 

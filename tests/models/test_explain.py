@@ -1,4 +1,4 @@
-"""What `explain` tells, and where the heat lies on the picture."""
+"""What `explain` tells, and where the heat lies on the image."""
 
 import html.parser
 import json
@@ -165,7 +165,7 @@ def test_json(model: Model, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [(100, 100), (120, 100), (100, 160), (300, 100), (90, 400)], ids=str)
 def test_seen_box_is_what_the_model_sees(size: tuple[int, int]) -> None:
-    """A picture whose colours tell the place, through the real preprocessing and back."""
+    """An image whose colours tell the place, through the real preprocessing and back."""
     width, height = size
     x, y = np.meshgrid(np.linspace(50, 250, width), np.linspace(50, 250, height))
     image = Image.fromarray(np.stack([x, y, np.full_like(x, 255)], axis=-1).round().astype(np.uint8))
@@ -235,7 +235,7 @@ def test_page(model: Model, tmp_path: Path) -> None:
     assert page.open == []
     assert page.tags.count("img") == len(explanation.attributes)
     assert "a &lt;b&gt; &amp; c.png" in text
-    # Self-contained: every address is a picture inside the file, and nothing runs.
+    # Self-contained: every address is an image inside the file, and nothing runs.
     assert "<script" not in text
     assert not re.search(r"(?:src|href)=\"(?!data:image/)|url\((?!data:image/)|@import", text)
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from fti4cir.backbones.base import VisionFeatures, image_fingerprint
 from fti4cir.backbones.clip import ClipEncoder
-from fti4cir.errors import InputError, ModelError, PictureError
+from fti4cir.errors import ImageError, InputError, ModelError
 from fti4cir.inversion.compose import encode_sentences
 from fti4cir.inversion.network import FineGrainedInversion, InversionConfig
 from fti4cir.inversion.prompts import Slot
@@ -115,9 +115,9 @@ def test_known_features_give_the_same(model: Model) -> None:
     )
 
 
-def test_pseudo_words_of_a_picture_are_made_once(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pseudo_words_of_an_image_are_made_once(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     features = model.features([picture(seed) for seed in range(5)])
-    owner = [3, 0, 3, 1, 0, 3, 4]  # none is of picture 2
+    owner = [3, 0, 3, 1, 0, 3, 4]  # none is of image 2
     texts = ["is red", "a cat", "dog", "black grass", "with a dog", "red grass", "a dog"]
     repeated = model.compose_features(VisionFeatures(features.image[owner], features.local[owner]), texts)
     seen = []
@@ -137,13 +137,13 @@ def test_nothing_gives_nothing(model: Model) -> None:
 
 
 def test_wrong_input(model: Model, tmp_path: object) -> None:
-    with pytest.raises(InputError, match="2 pictures but 1 texts"):
+    with pytest.raises(InputError, match="2 images but 1 texts"):
         model.compose([picture()] * 2, ["is red"])
     with pytest.raises(InputError, match="empty"):
         model.compose([picture()], ["  "])
     with pytest.raises(InputError, match="empty"):
         model.encode_texts(["red", ""])
-    with pytest.raises(PictureError):
+    with pytest.raises(ImageError):
         model.encode_images([f"{tmp_path}/missing.jpg"])
 
 

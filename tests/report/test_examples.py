@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fti4cir.errors import PictureError
+from fti4cir.errors import ImageError
 from fti4cir.report import Study
 from fti4cir.report.examples import Thumbnails, choose
 from standin import save_colour
@@ -75,5 +75,5 @@ def test_thumbnails(tmp_path: Path) -> None:
     with Image.open(io.BytesIO(base64.b64decode(data[1]))) as image:
         assert image.size == (144, 72)
         assert image.getpixel((70, 40))[0] > 240
-    with pytest.raises(PictureError, match=r"gone\.png"):
+    with pytest.raises(ImageError, match=r"gone\.png"):
         thumbnails.style_of(tmp_path / "gone.png")

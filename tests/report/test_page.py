@@ -66,7 +66,7 @@ def test_what_it_says(made: Study) -> None:
     assert f"{-told['differences'][1]['difference']:.3f} more than bad (+" in read.text
     assert "may be chance" in read.text or all(one["significant"] for one in told["differences"])
     assert "missing" not in read.text
-    assert "5 pictures are missing." in Page(page(made, {**told, "missing": 5})).text
+    assert "5 images are missing." in Page(page(made, {**told, "missing": 5})).text
     for value in range(4):
         assert f"<value> {value}" in read.text
 
@@ -98,10 +98,10 @@ def test_words_and_latent_attributes(made: Study) -> None:
     plain = Page(page(made, figures(made))).text
     wordy = replace(made, words=words, latent=((6, first), (8, first)))
     read = Page(page(wordy, figures(wordy))).text
-    for title in ("Attribute words a picture", "mAP@10 by the most attribute words", "mAP@10 by latent attributes"):
+    for title in ("Attribute words an image", "mAP@10 by the most attribute words", "mAP@10 by latent attributes"):
         assert title in read
         assert title not in plain
-    assert "relevance above 0.05, at least one, at most 4; over 3 pictures" in read
+    assert "relevance above 0.05, at least one, at most 4; over 3 images" in read
 
 
 def test_several_models_of_one_method(made: Study) -> None:
@@ -121,13 +121,13 @@ def test_several_models_of_one_method(made: Study) -> None:
     assert text.count(">ours (bad)<") > 6
 
 
-def test_captions_instead_of_pictures(made: Study) -> None:
+def test_captions_instead_of_images(made: Study) -> None:
     texts = tuple(Item(f"a caption <{number}>", None) for number in range(len(made.gallery)))
     described = replace(made, gallery=texts, one_is_enough=True)
     read = Page(page(described, figures(described)))
     assert "a caption <3>" in read.text
     assert "strip" not in read.classes
-    assert read.classes.count("picture") == 12  # the pictures of the queries
+    assert read.classes.count("image") == 12  # the images of the queries
 
 
 def test_one_method_without_values(made: Study) -> None:

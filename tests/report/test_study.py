@@ -10,7 +10,7 @@ import pytest
 from fti4cir import load
 from fti4cir.backbones.clip import ClipEncoder
 from fti4cir.benchmarks.base import Benchmark
-from fti4cir.errors import InputError, ModelError, PictureError
+from fti4cir.errors import ImageError, InputError, ModelError
 from fti4cir.evaluation.caption_retrieval import Descriptions
 from fti4cir.evaluation.evaluate import evaluate
 from fti4cir.methods import registry as baselines
@@ -57,7 +57,7 @@ def test_limits_are_what_such_a_model_does(made: Benchmark, model: Model) -> Non
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_words_are_counted_once_a_picture(made: Benchmark, model: Model, tmp_path: Path, cached: bool) -> None:
+def test_words_are_counted_once_an_image(made: Benchmark, model: Model, tmp_path: Path, cached: bool) -> None:
     methods = [(baselines.create("fti4cir", model), model)]
     cache = tmp_path if cached else None
     found = measure(made, methods, cache=cache)
@@ -112,12 +112,12 @@ def test_models_of_different_encoders(made: Benchmark, model: Model, tmp_path: P
         measure(made, pairs)
 
 
-def test_a_picture_that_cannot_be_read_is_shown_by_its_name(made: Benchmark, model: Model, tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_read_is_shown_by_its_name(made: Benchmark, model: Model, tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"")
     spoilt = replace(made, gallery=replace(made.gallery, paths=(broken, *made.gallery.paths[1:])))
     methods = [(baselines.create("fti4cir", model), model)]
-    with pytest.raises(PictureError, match=r"broken\.png"):
+    with pytest.raises(ImageError, match=r"broken\.png"):
         measure(spoilt, methods)
     found = measure(spoilt, methods, allow_unreadable=True)
     assert found.gallery[0] == (made.gallery.ids[0], None)

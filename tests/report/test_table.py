@@ -103,7 +103,7 @@ def test_markdown(made: Study) -> None:
     assert any(significant)
     assert len({row.count("|") for row in rows}) == 1
     assert "missing" not in markdown(told)
-    assert "**3 pictures are missing" in markdown({**told, "missing": 3})
+    assert "**3 images are missing" in markdown({**told, "missing": 3})
 
 
 def test_csv(made: Study) -> None:

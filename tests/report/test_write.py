@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fti4cir.errors import PictureError
+from fti4cir.errors import ImageError
 from fti4cir.report import write
 from tinystudy import two_methods
 
@@ -32,6 +32,6 @@ def test_a_report_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
     assert set(before) == {*FILES, "notes.txt"}
     for path in (tmp_path / "pictures").iterdir():
         path.unlink()
-    with pytest.raises(PictureError):
+    with pytest.raises(ImageError):
         write(study, folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

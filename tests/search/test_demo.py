@@ -1,4 +1,4 @@
-"""The demo's pictures and queries."""
+"""The demo's images and queries."""
 
 from __future__ import annotations
 
@@ -28,15 +28,13 @@ def shown_in_readme() -> list[tuple[str, float]]:
 
 
 @pytest.mark.parametrize("kind", EXPECTED)
-def test_each_example_needs_its_picture_and_its_text(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_example_needs_its_image_and_its_text(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if kind == "skimage":
         pytest.importorskip("skimage")
         monkeypatch.setattr(demo, "_STAMPS", Path("/nowhere"))
     elif not demo._STAMPS.is_dir():
         pytest.skip("Debian's package tuxpaint-stamps-default is not installed")
-    chosen = demo.choose_pictures()
+    chosen = demo.choose_images()
     folder = chosen.folder.resolve()
     model = fti4cir.load("mini")
     store = store_for(folder, model, tmp_path / "store")
@@ -44,7 +42,7 @@ def test_each_example_needs_its_picture_and_its_text(
     searcher = Searcher(model, store)
 
     def first(image: str | None, text: str | None) -> str:
-        # The picture itself is not a result of the text alone either.
+        # The image itself is not a result of the text alone either.
         results = searcher.search([folder / image] if image else [], text, k=2)
         names = [result.path.relative_to(folder).as_posix() for result in results]
         return next(name for name in names if name != asking)

@@ -100,7 +100,7 @@ def test_broken_files_are_skipped_with_the_reason(folder: Path) -> None:
     assert "not a file" in reasons["pipe.png"]
 
 
-def test_a_picture_that_breaks_leaves_the_store(folder: Path) -> None:
+def test_an_image_that_breaks_leaves_the_store(folder: Path) -> None:
     index(folder)
     (folder / "red.jpg").write_bytes(b"")
     assert counts(index(folder)) == (0, 0, 2, 1, 1, 2)
@@ -121,7 +121,7 @@ def test_an_empty_folder_and_none(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert counts(index(tmp_path / "empty")) == (0, 0, 0, 0, 0, 0)
     store = store_for(tmp_path / "empty", ColourModel())
-    with pytest.raises(StoreError, match="holds pictures of"):
+    with pytest.raises(StoreError, match="holds images of"):
         index_folder(tmp_path, store, ColourModel())
     shutil.rmtree(tmp_path / "empty")
     with pytest.raises(InputError, match="There is no folder"):
@@ -143,7 +143,7 @@ def test_a_place_that_cannot_be_written_to(folder: Path) -> None:
     assert len(store_for(folder, ColourModel(), folder.parent / "elsewhere")) == 0
 
 
-def test_many_pictures_in_order_with_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_images_in_order_with_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(indexing, "WRITE_EVERY", 0.0)
     rng = np.random.default_rng(0)
     for i in range(150):
@@ -153,7 +153,7 @@ def test_many_pictures_in_order_with_progress(tmp_path: Path, monkeypatch: pytes
     store = store_for(tmp_path, model)
     index_folder(tmp_path, store, model, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(32, 150), (64, 150), (96, 150), (128, 150), (150, 150)]
-    for row in store._table.to_arrow().to_pylist():  # each picture has its own vector, not its neighbour's
+    for row in store._table.to_arrow().to_pylist():  # each image has its own vector, not its neighbour's
         assert np.allclose(row["vector"], model.encode_images([tmp_path / row["path"]])[0], atol=1e-5)
 
 
@@ -423,7 +423,7 @@ def test_a_folder_that_looks_like_a_uri(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     assert counts(index(Path(name))) == (1, 0, 0, 0, 0, 1)
     assert counts(index(Path(name))) == (0, 0, 1, 0, 0, 1)
-    assert (tmp_path / name / ".fti4cir" / "pictures.lance").is_dir()
+    assert (tmp_path / name / ".fti4cir" / "images.lance").is_dir()
     assert os.listdir(tmp_path) == [name]
 
 
@@ -454,7 +454,7 @@ class TestNoStoreWithoutNeed:
     def test_a_store_that_cannot_be_written(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def full(location: object) -> None:
             # As far as LanceDB comes on a full disk.
-            (Path(str(location)) / "pictures.lance" / "_versions").mkdir(parents=True)
+            (Path(str(location)) / "images.lance" / "_versions").mkdir(parents=True)
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr("fti4cir.search.store._connect", full)

@@ -1,4 +1,4 @@
-"""Searching by pictures, words and both, with colours for meanings."""
+"""Searching by images, words and both, with colours for meanings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from torch import Tensor
 
-from fti4cir.errors import InputError, PictureError, StoreError
+from fti4cir.errors import ImageError, InputError, StoreError
 from fti4cir.search.indexing import index_folder, store_for
 from fti4cir.search.searcher import Searcher
 from standin import ColourEncoder, ColourModel, save_colour
@@ -50,7 +50,7 @@ def test_words_alone(searcher: Searcher) -> None:
     assert names(searcher.search(text="green", k=1)) == ["green"]
 
 
-def test_a_picture_alone_leaves_itself_out(searcher: Searcher, folder: Path) -> None:
+def test_an_image_alone_leaves_itself_out(searcher: Searcher, folder: Path) -> None:
     results = searcher.search([folder / "red.png"])
     assert names(results)[0] == "orange"
     assert len(results) == 5
@@ -59,12 +59,12 @@ def test_a_picture_alone_leaves_itself_out(searcher: Searcher, folder: Path) -> 
     assert names(searcher.search([folder / "red.png"], k=5)) == names(results)
 
 
-def test_a_picture_changed_by_words(searcher: Searcher, folder: Path) -> None:
+def test_an_image_changed_by_words(searcher: Searcher, folder: Path) -> None:
     assert names(searcher.search([folder / "red.png"], "blue", k=1)) == ["magenta"]
     assert names(searcher.search([folder / "red.png"], "green", k=1)) == ["yellow"]
 
 
-def test_several_pictures_are_averaged(searcher: Searcher, folder: Path) -> None:
+def test_several_images_are_averaged(searcher: Searcher, folder: Path) -> None:
     assert names(searcher.search([folder / "red.png", folder / "yellow.png"], k=1)) == ["orange"]
     pictures = [folder / "red.png", folder / "green.png"]
     query = searcher._query([Image.open(path) for path in pictures], "blue", None)
@@ -97,7 +97,7 @@ def test_copies_links_and_relative_paths_of_the_reference(
     assert "red" not in names(searcher.search([tmp_path / "link.png"]))
     monkeypatch.chdir(folder)
     assert "red" not in names(searcher.search(["../photos/red.png"]))
-    # Another picture under the old name: the index is behind, but it is still the reference.
+    # Another image under the old name: the index is behind, but it is still the reference.
     save_colour(folder / "red.png", (200, 0, 0))
     assert "red" not in names(searcher.search(["red.png"]))
 
@@ -131,8 +131,8 @@ def test_queries_that_say_nothing(searcher: Searcher, query: dict, message: str)
         searcher.search(**query)
 
 
-def test_a_picture_that_cannot_be_read(searcher: Searcher, folder: Path) -> None:
-    with pytest.raises(PictureError, match=r"gone\.jpg"):
+def test_an_image_that_cannot_be_read(searcher: Searcher, folder: Path) -> None:
+    with pytest.raises(ImageError, match=r"gone\.jpg"):
         searcher.search([folder / "gone.jpg"], "red")
 
 

@@ -26,7 +26,7 @@ from tinydata import SMALL, SMALL_ATTRIBUTES, data, log_of, one_thread
 
 __all__ = ["clip_folder", "data", "one_thread"]
 
-# Dropout is drawn in each process for its own pictures: without it, all is as in one process.
+# Dropout is drawn in each process for its own images: without it, all is as in one process.
 CONFIG = {**SMALL, **SMALL_ATTRIBUTES, "epochs": 2, "dropout": 0.0}
 
 
@@ -170,7 +170,7 @@ def test_alone_every_operation_is_trivial(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_two_processes_train_what_one_does_and_one_of_them_speaks(jobs: Path) -> None:
     done = assert_trained_alike(jobs, "both", "both")
-    assert "training on 36 pictures" in done.out[0]
+    assert "training on 36 images" in done.out[0]
     assert done.out[1] == ""
     names = [
         sorted(path.relative_to(jobs / where) for path in (jobs / where).rglob("*")) for where in ("both", "alone")
@@ -179,7 +179,7 @@ def test_two_processes_train_what_one_does_and_one_of_them_speaks(jobs: Path) ->
 
 
 def test_each_of_two_processes_in_chunks(jobs: Path) -> None:
-    assert_trained_alike(jobs, "chunks", "chunks")  # four pictures each, in three and one
+    assert_trained_alike(jobs, "chunks", "chunks")  # four images each, in three and one
 
 
 def test_two_processes_go_on_after_an_end(jobs: Path) -> None:
@@ -189,7 +189,7 @@ def test_two_processes_go_on_after_an_end(jobs: Path) -> None:
     assert "going on from step 4 of 8" in resumed.out[0]
 
 
-def test_fewer_pictures_than_processes(jobs: Path) -> None:
+def test_fewer_images_than_processes(jobs: Path) -> None:
     few = job(jobs, "few")
     assert few.ends == [1, 1]
     for said in few.err:

@@ -59,7 +59,7 @@ def test_contrastive(shape: tuple[int, int, int], temperature: float) -> None:
 
 
 def slow_across(image: Tensor, text: Tensor, temperature: float) -> float:
-    """Each picture among all sentences, each sentence among all pictures; no picture against a picture."""
+    """Each image among all sentences, each sentence among all images; no image against an image."""
     total = 0.0
     for queries, keys in ((image.tolist(), text.tolist()), (text.tolist(), image.tolist())):
         for place, query in enumerate(queries):
@@ -79,10 +79,10 @@ def test_contrastive_across(shape: tuple[int, int, int], temperature: float) -> 
     assert contrastive_across(3 * image, text / 7, temperature).item() == pytest.approx(expected, abs=1e-9)
 
 
-def test_across_kinds_pictures_are_no_negatives_of_each_other() -> None:
+def test_across_kinds_images_are_no_negatives_of_each_other() -> None:
     image = torch.tensor([[1.0, 0.01], [1.0, -0.01]])
     text = torch.tensor([[0.0, 1.0], [0.0, -1.0]])
-    # All pictures are nearly the same: as negatives of each other they would be the worst.
+    # All images are nearly the same: as negatives of each other they would be the worst.
     assert contrastive(image, text, 0.1) > contrastive_across(image, text, 0.1) + 4
     with pytest.raises(TrainingError, match="temperature is 0"):
         contrastive_across(image, text, 0)

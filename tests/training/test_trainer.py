@@ -1,4 +1,4 @@
-"""Training on a tiny CLIP and generated pictures."""
+"""Training on a tiny CLIP and generated images."""
 
 import importlib
 import itertools
@@ -100,7 +100,7 @@ from fti4cir.methods import registry
 from fti4cir.training import trainer as training
 from test_trainer import CONFIG
 
-pictures, captions, backbone, folder = map(Path, sys.argv[1:])
+images, captions, backbone, folder = map(Path, sys.argv[1:])
 features._BLOCK, features._TEXT_BLOCK = 8, 4
 training._SAVE_EVERY = 0.0
 real_replace, real_rows, real_save, real_step = os.replace, features._write_rows, torch.save, training._Run.take_step
@@ -161,7 +161,7 @@ def run(output, patch):
     child = os.fork()
     if not child:
         patch()
-        registry.train(CONFIG, pictures, captions, backbone, output, resume=True, say=lambda line: None)
+        registry.train(CONFIG, images, captions, backbone, output, resume=True, say=lambda line: None)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
@@ -275,7 +275,7 @@ def test_resume_with_other_settings(halfway: SimpleNamespace, changes: dict[str,
 def test_resume_with_other_captions(halfway: SimpleNamespace, data: SimpleNamespace, tmp_path: Path) -> None:
     other = tmp_path / "other.jsonl"
     other.write_text(data.captions.read_text().replace("snow", "rain"))
-    with pytest.raises(TrainingError, match="other pictures and captions"):
+    with pytest.raises(TrainingError, match="other images and captions"):
         halfway.go(captions=other)
 
 
@@ -387,10 +387,10 @@ def test_an_output_that_holds_a_clip(data: SimpleNamespace, clip_folder: Path) -
     assert not (clip_folder / "features").exists()
 
 
-def test_too_few_pictures(data: SimpleNamespace, clip_folder: Path, tmp_path: Path) -> None:
+def test_too_few_images(data: SimpleNamespace, clip_folder: Path, tmp_path: Path) -> None:
     captions = tmp_path / "one.jsonl"
     captions.write_text("\n".join(data.captions.read_text().splitlines()[:2]))  # one of them is broken
-    with pytest.raises(TrainingError, match="Only 1 pictures with usable captions"):
+    with pytest.raises(TrainingError, match="Only 1 images with usable captions"):
         train(CONFIG, data.pictures, captions, clip_folder, tmp_path / "m", say=quiet)
 
 
@@ -408,7 +408,7 @@ def test_a_saved_model_lends_its_encoder(data: SimpleNamespace, trained: Path, t
 
 
 # -- features -------------------------------------------------------------------------------------------------
-def test_unreadable_pictures_are_told_once_a_run(
+def test_unreadable_images_are_told_once_a_run(
     data: SimpleNamespace, clip_folder: Path, trained: Path, tmp_path: Path
 ) -> None:
     features = tmp_path / "features"
@@ -416,7 +416,7 @@ def test_unreadable_pictures_are_told_once_a_run(
         lines: list[str] = []
         train(CONFIG, data.pictures, data.captions, clip_folder, tmp_path / output, say=lines.append, features=features)
         told = [line for line in lines if "broken.png" in line]
-        assert told == ["left out: Cannot read 'broken.png': it is not a picture, but a web page or text."]
+        assert told == ["left out: Cannot read 'broken.png': it is not an image, but a web page or text."]
         assert any(line.startswith("image features: ") for line in lines) == (output == "one")
         assert weights_of(tmp_path / output) == weights_of(trained)
 
@@ -572,7 +572,7 @@ def a_run(
     world: World | None = None,
     **changes: object,
 ) -> training._Run:
-    """A run over pictures with random local features, and a number for their image feature unless told otherwise."""
+    """A run over images with random local features, and a number for their image feature unless told otherwise."""
     count = len(captions)
     if image is None:
         image = np.arange(count, dtype=np.float32)[:, None].repeat(encoder.joint_width, axis=1)
@@ -597,7 +597,7 @@ EIGHT = [
 ]
 
 
-def test_edited_captions_find_the_pictures_that_carry_them(encoder: ClipEncoder, tmp_path: Path) -> None:
+def test_edited_captions_find_the_images_that_carry_them(encoder: ClipEncoder, tmp_path: Path) -> None:
     red, blue, green = SHIRTS.values()
     run = a_run([[red], [blue], [blue, green], [red]], encoder, tmp_path)
     batch = run.make_batch(run.training, [0, 1, 3], random.Random(0))
@@ -647,7 +647,7 @@ def test_negatives_of_the_whole_set_are_drawn_for_each_step(encoder: ClipEncoder
     assert torch.equal(run.batch(0).choice.others, run.batch(0).choice.others)
 
 
-def test_a_description_is_told_from_other_pictures_captions(encoder: ClipEncoder, tmp_path: Path) -> None:
+def test_a_description_is_told_from_other_images_captions(encoder: ClipEncoder, tmp_path: Path) -> None:
     changes = {"negatives": 8, "weights": LossWeights(description=1.0)}
     run = a_run(EIGHT, encoder, tmp_path, **changes)
     batch = run.batch(0)
@@ -665,13 +665,13 @@ def test_a_description_is_told_from_other_pictures_captions(encoder: ClipEncoder
     torch.testing.assert_close(batch.described.choice.others[drawn], own, rtol=1e-5, atol=1e-5)
 
 
-def test_no_caption_of_the_same_picture_is_wrong_for_a_description(encoder: ClipEncoder, tmp_path: Path) -> None:
+def test_no_caption_of_the_same_image_is_wrong_for_a_description(encoder: ClipEncoder, tmp_path: Path) -> None:
     two = [[caption, SplitCaption(f"{caption.subject}s", caption.attribute)] for (caption,) in EIGHT]
     run = a_run(two, encoder, tmp_path, negatives=8, weights=LossWeights(description=1.0))
     for step in range(4):
         described = run.batch(step).described
         assert described is not None
-        # All eight pictures are drawn, with either of their captions: each row knows its own picture's.
+        # All eight images are drawn, with either of their captions: each row knows its own image's.
         assert described.choice.same[:, 8:].sum(dim=1).tolist() == [1] * 8
         assert torch.equal(described.choice.same[:, :8], torch.eye(8, dtype=torch.bool))
 
@@ -691,7 +691,7 @@ def test_attribute_gain_scales_only_the_projection_of_the_attributes(encoder: Cl
         torch.testing.assert_close(theirs, ours * (6 if name == "latent.project.weight" else 1))
 
 
-def test_an_epoch_shows_each_picture_once_whatever_the_order(encoder: ClipEncoder, tmp_path: Path) -> None:
+def test_an_epoch_shows_each_image_once_whatever_the_order(encoder: ClipEncoder, tmp_path: Path) -> None:
     image = np.random.default_rng(0).normal(size=(30, encoder.joint_width)).astype(np.float32)
     captions = [[SHIRTS["red"]]] * 30
     for alike in (1, 4):
@@ -704,7 +704,7 @@ def test_an_epoch_shows_each_picture_once_whatever_the_order(encoder: ClipEncode
         assert other.order(1).tolist() != second
 
 
-def test_pictures_that_look_alike_come_in_groups() -> None:
+def test_images_that_look_alike_come_in_groups() -> None:
     random_ = np.random.default_rng(0)
     image = random_.normal(size=(70, 6)).astype(np.float32)
     image[3] *= 100  # of no more weight than the others, should it be a pivot
@@ -717,7 +717,7 @@ def test_pictures_that_look_alike_come_in_groups() -> None:
         pivots /= np.linalg.norm(pivots, axis=1, keepdims=True)
         nearest = (image[rows] @ pivots.T).argmax(axis=1)[order].reshape(-1, 4)
         mixed = [group for group in nearest if len(set(group.tolist())) > 1]
-        assert len(mixed) <= 7  # where one pivot's pictures end and the next one's begin
+        assert len(mixed) <= 7  # where one pivot's images end and the next one's begin
 
 
 # -- a batch in chunks ----------------------------------------------------------------------------------------
@@ -729,7 +729,7 @@ def test_a_batch_in_chunks_has_the_gradient_of_the_whole(name: str, encoder: Cli
         changes = {"num_latent": 6, "max_attributes": min(3, preset(name).max_attributes), "dropout": 0.0}
         run = a_run(EIGHT, encoder, tmp_path, name, image, chunk_size=size, **changes)
         batch = run.batch(0)
-        if batch.edited:  # into what the other pictures carry
+        if batch.edited:  # into what the other images carry
             batch = replace(batch, edited=[str(EIGHT[row - 3][0]) for row in batch.rows])
             batch = replace(
                 batch,

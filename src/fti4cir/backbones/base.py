@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class VisionFeatures(NamedTuple):
-    """What the image tower gives for B pictures."""
+    """What the image tower gives for B images."""
 
     image: Tensor  # (B, D) float32: the global feature, projected to the joint space, not normalised
     local: Tensor  # (B, P, V) float32: the last block's output for every token, class token first
@@ -40,7 +40,7 @@ class DualEncoder(Protocol):
     input_size: int
     """S, the side of the square that `preprocess` makes, in pixels."""
     decode_at_least: int | None
-    """How small a JPEG may be decoded for a store, and for searching one: see `images.decode.decode_picture`.
+    """How small a JPEG may be decoded for a store, and for searching one: see `images.decode.decode_image`.
 
     None: never smaller than it is. Whatever else features are made for, pixels are exact.
     """
@@ -55,7 +55,7 @@ class DualEncoder(Protocol):
         ...
 
     def preprocess(self, image: Image.Image) -> Tensor:
-        """An upright RGB picture to the tower's input, (3, S, S) float32."""
+        """An upright RGB image to the tower's input, (3, S, S) float32."""
         ...
 
     def encode_pixels(self, pixels: Tensor) -> VisionFeatures:
@@ -92,5 +92,5 @@ class DualEncoder(Protocol):
 
 
 def image_fingerprint(encoder: DualEncoder) -> str:
-    """Changes whenever the features of pictures would: with the encoder, and with how files are decoded for it."""
+    """Changes whenever the features of images would: with the encoder, and with how files are decoded for it."""
     return f"{encoder.fingerprint}.{PIXELS}"

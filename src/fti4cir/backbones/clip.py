@@ -50,7 +50,7 @@ class ClipEncoder:
         return next(self.model.parameters()).device
 
     def preprocess(self, image: Image.Image) -> Tensor:
-        """Upright RGB picture to (3, S, S) float32: target pad 1.25, resize, centre crop, normalise."""
+        """Upright RGB image to (3, S, S) float32: target pad 1.25, resize, centre crop, normalise."""
         pixels = np.asarray(square(image, self.input_size), dtype=np.float32) / 255
         return (torch.from_numpy(pixels).permute(2, 0, 1) - self._mean) / self._std
 

@@ -31,7 +31,7 @@ JOINT_WIDTH, VISION_WIDTH, TOKEN_WIDTH = 256, 256, 384
 INPUT_SIZE = 224
 # BERT's vocabulary
 _START, _END = 101, 102
-# Pictures in the image tower at once on a CPU. The largest activations of eight stay below the 32 MiB from which the
+# Images in the image tower at once on a CPU. The largest activations of eight stay below the 32 MiB from which the
 # C library maps fresh memory for every tensor: with 32 the system's zeroing of pages takes almost half of the time.
 _AT_ONCE = 8
 
@@ -148,7 +148,7 @@ class _Layer(nn.Module):
 
 
 class ImageTower(nn.Module):
-    """Pictures to one global and many local features.
+    """Images to one global and many local features.
 
     The class token and the 49 places of the trunk's grid pass two layers. The global feature adds a
     projection of the class token to one of the grid's mean.
@@ -223,7 +223,7 @@ def square(image: Image.Image) -> Image.Image:
 
 
 def _padded(width: int, height: int) -> tuple[tuple[int, int], int, int]:
-    """The size to which a picture is padded, and how much of that is at the left and above it."""
+    """The size to which an image is padded, and how much of that is at the left and above it."""
     short = round(max(width, height) / RATIO)
     wide, high = max(width, short), max(height, short)
     return (wide, high), (wide - width) // 2, (high - height) // 2
@@ -260,7 +260,7 @@ class MiniEncoder:
         return self.text.project.weight.device
 
     def preprocess(self, image: Image.Image) -> Tensor:
-        """Upright RGB picture to (3, 224, 224) float32 in [-1, 1]: target pad 1.25, resize, centre crop."""
+        """Upright RGB image to (3, 224, 224) float32 in [-1, 1]: target pad 1.25, resize, centre crop."""
         pixels = np.asarray(square(image), dtype=np.float32)
         return torch.from_numpy(pixels).permute(2, 0, 1) / 127.5 - 1
 

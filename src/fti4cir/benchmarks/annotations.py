@@ -1,6 +1,6 @@
 """Folders and annotation files of published benchmarks: what their loaders share.
 
-The pictures of these benchmarks come from many hands, so their files are looked for by name in several places and
+The images of these benchmarks come from many hands, so their files are looked for by name in several places and
 with any extension. What is not found stays in the benchmark as missing, and no query is dropped for it.
 """
 
@@ -31,11 +31,11 @@ class Entry(NamedTuple):
 
 
 class Places:
-    """The positions of a gallery, by the benchmark's names: first the pictures that are here, then the missing ones.
+    """The positions of a gallery, by the benchmark's names: first the images that are here, then the missing ones.
 
     Args:
-        names: what the benchmark calls each picture of the gallery, each once.
-        paths: the picture file of each, or None.
+        names: what the benchmark calls each image of the gallery, each once.
+        paths: the image file of each, or None.
         unnamed: as in `Gallery`.
     """
 
@@ -46,13 +46,13 @@ class Places:
         self._positions = {name: position for position, name in enumerate((*self.gallery.ids, *missing))}
 
     def __call__(self, name: str, entry: Entry) -> int:
-        """The position of a picture that an annotation names; InputError if it does not belong to the gallery."""
+        """The position of an image that an annotation names; InputError if it does not belong to the gallery."""
         try:
             return self._positions[name]
         except KeyError:
             raise InputError(
-                f"{entry.place}: the picture {name!r} is not in the gallery; this file and the list of the gallery's "
-                "pictures are not of one version of the benchmark, so fetch both again."
+                f"{entry.place}: the image {name!r} is not in the gallery; this file and the list of the gallery's "
+                "images are not of one version of the benchmark, so fetch both again."
             ) from None
 
 
@@ -62,25 +62,25 @@ def require_root(root: Path) -> None:
         raise InputError(f"The root {root} is not a folder.")
 
 
-def require_pictures(gallery: Gallery, name: str, root: Path) -> None:
-    """InputError if pictures of the gallery are missing."""
+def require_images(gallery: Gallery, name: str, root: Path) -> None:
+    """InputError if images of the gallery are missing."""
     if gallery.missing:
         raise InputError(
-            f"{len(gallery.missing)} of the {gallery.places} pictures of {name} are not under {root}: "
+            f"{len(gallery.missing)} of the {gallery.places} images of {name} are not under {root}: "
             f"{some(gallery.missing)}; scores without them are not comparable with others; fti4cir verify says which "
             "are missing, and --allow-missing goes on without them."
         )
 
 
 def coverage(gallery: Gallery, queries: Sequence[Query]) -> str:
-    """What missing pictures mean for the figures, to follow a protocol; nothing if none are missing."""
+    """What missing images mean for the figures, to follow a protocol; nothing if none are missing."""
     if not gallery.absent:
         return ""
     here = len(gallery)
     lost = sum(query.reference >= here for query in queries)
     unreachable = sum(any(target >= here for target in query.targets) for query in queries)
     return (
-        f"; incomplete: {gallery.absent} of {len(gallery) + gallery.absent} pictures are missing, among them the "
+        f"; incomplete: {gallery.absent} of {len(gallery) + gallery.absent} images are missing, among them the "
         f"reference of {lost} and known targets of {unreachable} of {len(queries)} queries, which count as not found"
     )
 
@@ -146,27 +146,27 @@ def unique_ids(entries: Sequence[Entry], name: str) -> tuple[int, ...]:
 
 
 def check_names(names: Sequence[Any], path: Path) -> list[str]:
-    """The names of a gallery's pictures; InputError unless each is text, stands once and stays in the folder."""
+    """The names of a gallery's images; InputError unless each is text, stands once and stays in the folder."""
     if not names:
-        raise InputError(f"The annotation file {path} names no picture.")
+        raise InputError(f"The annotation file {path} names no image.")
     seen = set()
     for name in names:
         if not isinstance(name, str):
-            raise InputError(f"The annotation file {path} must name pictures by text, not by {name!r:.50}.")
+            raise InputError(f"The annotation file {path} must name images by text, not by {name!r:.50}.")
         inside = posixpath.normpath(name)
         if inside.startswith(("/", "../")) or inside in {".", ".."} or "\0" in inside:
-            raise InputError(f"The annotation file {path} names {name!r}, which is no picture inside the root.")
+            raise InputError(f"The annotation file {path} names {name!r}, which is no image inside the root.")
         if inside in seen:
-            raise InputError(f"The annotation file {path} names the picture {name!r} twice.")
+            raise InputError(f"The annotation file {path} names the image {name!r} twice.")
         seen.add(inside)
     return list(names)
 
 
 def locate(candidates: Iterable[Sequence[Path]]) -> list[Path | None]:
-    """For each picture, the file in the first of its possible places that holds one, or None.
+    """For each image, the file in the first of its possible places that holds one, or None.
 
-    A place fits with any picture extension; its own is preferred, and then the first in the alphabet. Each folder is
-    listed once, however many pictures are looked for in it.
+    A place fits with any image extension; its own is preferred, and then the first in the alphabet. Each folder is
+    listed once, however many images are looked for in it.
     """
     folders: dict[Path, tuple[set[str], dict[str, list[str]]]] = {}
     found: list[Path | None] = []
@@ -186,7 +186,7 @@ def locate(candidates: Iterable[Sequence[Path]]) -> list[Path | None]:
 
 
 def listing(folder: Path) -> tuple[set[str], dict[str, list[str]]]:
-    """A folder's files, by name and, for pictures, by name without extension; of no folder, nothing."""
+    """A folder's files, by name and, for images, by name without extension; of no folder, nothing."""
     files: set[str] = set()
     by_stem: defaultdict[str, list[str]] = defaultdict(list)
     try:

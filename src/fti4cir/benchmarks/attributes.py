@@ -1,10 +1,10 @@
-"""A benchmark from any table of pictures and their attributes, without an annotator.
+"""A benchmark from any table of images and their attributes, without an annotator.
 
-One column changes, others are kept. For each picture and each other value of the changed column that occurs
-among the pictures which agree with it in the kept columns, there is one query: that picture, "in {value}".
-Its targets are all of those pictures; the reference itself is left out of the ranking.
+One column changes, others are kept. For each image and each other value of the changed column that occurs
+among the images which agree with it in the kept columns, there is one query: that image, "in {value}".
+Its targets are all of those images; the reference itself is left out of the ranking.
 
-Such figures tell methods apart on a user's own pictures; they are not scores of a published benchmark.
+Such figures tell methods apart on a user's own images; they are not scores of a published benchmark.
 """
 
 from __future__ import annotations
@@ -41,26 +41,26 @@ def load(
 ) -> Benchmark:
     """Build the benchmark from a CSV table.
 
-    The gallery is the table's pictures, in the table's order; files that the table does not name are left alone.
-    Values are compared, and put into the template, as they stand in the table. A picture whose value is empty in
+    The gallery is the table's images, in the table's order; files that the table does not name are left alone.
+    Values are compared, and put into the template, as they stand in the table. An image whose value is empty in
     the changed column or in a kept one stays in the gallery, but is neither reference nor target: nobody can say
-    what it is. Queries come in the gallery's order, those of one picture in the order of their values.
+    what it is. Queries come in the gallery's order, those of one image in the order of their values.
 
     Args:
         root: the folder that ids are relative to.
         table: a CSV file in UTF-8 whose first line names the columns.
-        id_column: the column with a picture's path relative to the root, parts divided by `/`, with or without
+        id_column: the column with an image's path relative to the root, parts divided by `/`, with or without
             its extension.
         change: the column whose value the text asks to change.
-        keep: the columns in which a target must agree with the reference; none means that any picture will do.
+        keep: the columns in which a target must agree with the reference; none means that any image will do.
         template: the modification, with `{value}` where the wanted value goes.
         limit: at most so many queries, drawn evenly from all; a smaller limit draws a part of a larger one's.
         seed: of that draw.
-        allow_missing: go on with the pictures that are there; `Gallery.missing` then names the others.
+        allow_missing: go on with the images that are there; `Gallery.missing` then names the others.
 
     Raises:
         InputError: if the table or the root cannot be read, a column, the template or the limit makes no sense, an
-            id is given twice, is ambiguous or leaves the root, pictures are missing, or no query comes about.
+            id is given twice, is ambiguous or leaves the root, images are missing, or no query comes about.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
@@ -90,7 +90,7 @@ def load(
     missing = tuple(row[0] for row, path in zip(rows, paths, strict=True) if path is None)
     if missing and not allow_missing:
         raise InputError(
-            f"{len(missing)} of the {len(rows)} pictures in {table} are not under {root}: {some(missing)}; "
+            f"{len(missing)} of the {len(rows)} images in {table} are not under {root}: {some(missing)}; "
             "scores without them are not comparable with others; to go on without them, give --allow-missing."
         )
     present = [(row, path) for row, path in zip(rows, paths, strict=True) if path is not None]
@@ -99,7 +99,7 @@ def load(
     queries, values = _queries([row[1:] for row, _ in present], template, limit, seed)
     if not queries:
         raise InputError(
-            f"{table} gives no query: no two of its {len(gallery)} pictures here differ in {change!r} "
+            f"{table} gives no query: no two of its {len(gallery)} images here differ in {change!r} "
             f"and agree in {', '.join(map(repr, keep)) or 'nothing'}."
         )
     drawn = "" if limit is None else f", at most {limit} queries drawn with seed {seed}"
@@ -155,34 +155,34 @@ def _locate(root: Path, ids: Sequence[str]) -> list[Path | None]:
     for name in ids:
         inside = posixpath.normpath(name)
         if inside.startswith(("/", "../")) or inside in {".", ".."} or "\0" in inside:
-            raise InputError(f"The id {name!r} is not the path of a picture inside {root}.")
+            raise InputError(f"The id {name!r} is not the path of an image inside {root}.")
         parent, last = posixpath.split(inside)
         if parent not in folders:
             folders[parent] = listing(root / parent)
         files, by_stem = folders[parent]
         matches = [last] if last in files else by_stem.get(last, [])
         if len(matches) > 1:
-            raise InputError(f"The id {name!r} fits more than one picture under {root}: {some(matches)}.")
+            raise InputError(f"The id {name!r} fits more than one image under {root}: {some(matches)}.")
         place = posixpath.join(parent, matches[0]) if matches else inside
         places.append(place)
         paths.append(root / place if matches else None)
     repeated = [place for place, times in Counter(places).items() if times > 1]
     if repeated:
-        raise InputError(f"Each picture may have one row only, but {len(repeated)} have several: {some(repeated)}.")
+        raise InputError(f"Each image may have one row only, but {len(repeated)} have several: {some(repeated)}.")
     return paths
 
 
 def _queries(
     rows: Sequence[tuple[str, ...]], template: str, limit: int | None, seed: int
 ) -> tuple[tuple[Query, ...], tuple[tuple[str], ...]]:
-    """Queries and the value each asks for, from each picture's (changed value, kept value, ...)."""
+    """Queries and the value each asks for, from each image's (changed value, kept value, ...)."""
     known = [all(value.strip() for value in row) for row in rows]
-    # kept values -> changed value -> the pictures that have both
+    # kept values -> changed value -> the images that have both
     agreeing: defaultdict[tuple[str, ...], defaultdict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for position, row in enumerate(rows):
         if known[position]:
             agreeing[row[1:]][row[0]].append(position)
-    # Queries that want the same value of the same pictures share one tuple of targets.
+    # Queries that want the same value of the same images share one tuple of targets.
     answers = {
         kept: {value: tuple(members) for value, members in sorted(by_value.items())}
         for kept, by_value in agreeing.items()

@@ -10,18 +10,18 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Gallery:
-    """The pictures that are searched. Queries name them by position.
+    """The images that are searched. Queries name them by position.
 
-    With N pictures here and M missing, positions 0 to N - 1 are the pictures of `ids`, and N to N + M - 1 those of
-    `missing`. A missing picture is never ranked; that a query may name it keeps such a query from being dropped.
+    With N images here and M missing, positions 0 to N - 1 are the images of `ids`, and N to N + M - 1 those of
+    `missing`. A missing image is never ranked; that a query may name it keeps such a query from being dropped.
     """
 
     ids: tuple[str, ...]
-    """What the benchmark calls each picture."""
+    """What the benchmark calls each image."""
     paths: tuple[Path, ...]
-    """Where each picture is, in the order of `ids`."""
+    """Where each image is, in the order of `ids`."""
     missing: tuple[str, ...] = ()
-    """Ids that belong to the benchmark's gallery but have no picture here; scores then are not comparable."""
+    """Ids that belong to the benchmark's gallery but have no image here; scores then are not comparable."""
     unnamed: int = 0
     """How many more are missing whose ids nobody knows, because there is no list; they have no positions."""
 
@@ -30,23 +30,23 @@ class Gallery:
             raise ValueError(f"{len(self.ids)} ids and {len(self.paths)} paths")
 
     def __len__(self) -> int:
-        """How many pictures are here, N."""
+        """How many images are here, N."""
         return len(self.ids)
 
     @property
     def places(self) -> int:
-        """How many positions there are, those of missing pictures included, N + M."""
+        """How many positions there are, those of missing images included, N + M."""
         return len(self.ids) + len(self.missing)
 
     @property
     def absent(self) -> int:
-        """How many pictures are missing, those without a name included."""
+        """How many images are missing, those without a name included."""
         return len(self.missing) + self.unnamed
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One question to a gallery, and its answers. All pictures are positions in the gallery.
+    """One question to a gallery, and its answers. All images are positions in the gallery.
 
     A query whose reference is missing is one that fails. A target that is missing is one that is not found.
     """
@@ -54,11 +54,11 @@ class Query:
     texts: tuple[str, ...]
     """The modification. Several are composed one by one, and their unit-length features averaged. It may be blank."""
     reference: int
-    """The picture that the modification starts from."""
+    """The image that the modification starts from."""
     exclude: tuple[int, ...]
     """What is left out of the ranking: mostly the reference, or nothing."""
     within: tuple[int, ...] | None
-    """The few pictures, without the reference, that a second ranking is confined to; None where there is no such."""
+    """The few images, without the reference, that a second ranking is confined to; None where there is no such."""
     targets: tuple[int, ...]
     """The right answers, none of them excluded; empty where only the benchmark's server knows them."""
     recall_targets: tuple[int, ...] | None = None

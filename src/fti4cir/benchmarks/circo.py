@@ -1,10 +1,10 @@
-"""CIRCO (Baldrati et al., ICCV 2023): queries with several targets among the unlabelled pictures of COCO 2017.
+"""CIRCO (Baldrati et al., ICCV 2023): queries with several targets among the unlabelled images of COCO 2017.
 
 Figures are mAP@5, 10, 25 and 50, R@5, 10, 25 and 50 of the one target that the text was written for, and all of them by
 semantic aspect. As in the benchmark's own evaluation code, the reference stays in the ranking, where it costs a place.
 The text is the relative caption alone. The targets of `test` are known to the benchmark's server only.
 
-Files: `annotations/{split}.json` as published; pictures in `COCO2017_unlabeled/unlabeled2017/` or `unlabeled2017/`;
+Files: `annotations/{split}.json` as published; images in `COCO2017_unlabeled/unlabeled2017/` or `unlabeled2017/`;
 their list `image_info_unlabeled2017.json` in `COCO2017_unlabeled/annotations/` or `annotations/`.
 """
 
@@ -27,7 +27,7 @@ from .annotations import (
     locate,
     read_entries,
     read_json,
-    require_pictures,
+    require_images,
     require_root,
     unique_ids,
 )
@@ -36,7 +36,7 @@ from .base import Benchmark, Query
 SPLITS = ("val", "test")
 
 GALLERY = 123_403
-"""How many pictures COCO's unlabelled set of 2017 has, all of which are CIRCO's gallery."""
+"""How many images COCO's unlabelled set of 2017 has, all of which are CIRCO's gallery."""
 
 _CUTS = (5, 10, 25, 50)
 _INFO = "image_info_unlabeled2017.json"
@@ -44,18 +44,18 @@ _PICTURES = "unlabeled2017"
 
 
 def load(root: str | os.PathLike[str], split: str = "val", *, allow_missing: bool = False) -> Benchmark:
-    """CIRCO's queries over the pictures that COCO's list names.
+    """CIRCO's queries over the images that COCO's list names.
 
-    Without that list the gallery is what is in the folder, provided that it is as many pictures as COCO has; the
+    Without that list the gallery is what is in the folder, provided that it is as many images as COCO has; the
     protocol then says so. With `allow_missing` it need not be as many, or any: the protocol says that, too.
 
     Args:
-        root: the folder with the annotation and COCO's pictures.
+        root: the folder with the annotation and COCO's images.
         split: `val` or `test`; the queries of the latter have no targets.
-        allow_missing: go on with the pictures that are there; `Gallery.missing` then names the others.
+        allow_missing: go on with the images that are there; `Gallery.missing` then names the others.
 
     Raises:
-        InputError: if there is no such split, an annotation file cannot be read or makes no sense, or pictures are
+        InputError: if there is no such split, an annotation file cannot be read or makes no sense, or images are
             missing.
     """
     root = Path(root)
@@ -77,7 +77,7 @@ def load(root: str | os.PathLike[str], split: str = "val", *, allow_missing: boo
     folders = _folders(root)
     places = Places(list(files), locate([folder / name for folder in folders] for name in files.values()), unnamed)
     if not allow_missing:
-        require_pictures(places.gallery, "CIRCO", root)
+        require_images(places.gallery, "CIRCO", root)
     queries = tuple(_query(entry, places) for entry in entries)
     return Benchmark(
         name="circo",
@@ -98,17 +98,17 @@ def _folders(root: Path) -> tuple[Path, Path]:
 
 
 def _listed(info: Path) -> tuple[dict[str, str], str]:
-    """The files that COCO's list names, by the pictures' ids, and what to call this gallery."""
+    """The files that COCO's list names, by the images' ids, and what to call this gallery."""
     content = read_json(info)
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, list):
-        raise InputError(f"The annotation file {info} must list COCO's pictures under 'images'; this one does not.")
+        raise InputError(f"The annotation file {info} must list COCO's images under 'images'; this one does not.")
     for number, image in enumerate(images, start=1):
-        check_fields(Entry(image, f"{info}, picture {number}"), {"id": int, "file_name": str})
+        check_fields(Entry(image, f"{info}, image {number}"), {"id": int, "file_name": str})
     ids = check_names([str(image["id"]) for image in images], info)
     names = check_names([image["file_name"] for image in images], info)
     whole = "" if len(ids) == GALLERY else f", not the {GALLERY:,} of COCO's own"
-    return dict(zip(ids, names, strict=True)), f"the {len(ids):,} pictures in {info.name}{whole}"
+    return dict(zip(ids, names, strict=True)), f"the {len(ids):,} images in {info.name}{whole}"
 
 
 def _in_folder(root: Path, entries: Sequence[Entry], allow_missing: bool) -> tuple[dict[str, str], str]:
@@ -118,7 +118,7 @@ def _in_folder(root: Path, entries: Sequence[Entry], allow_missing: bool) -> tup
     here = {str(int(stem)): names[0] for stem, names in listing(folder)[1].items() if stem.isascii() and stem.isdigit()}
     if len(here) != GALLERY and not allow_missing:
         raise InputError(
-            f"{folder} has {len(here):,} of COCO's {GALLERY:,} unlabelled pictures, and without {_INFO} nobody can say "
+            f"{folder} has {len(here):,} of COCO's {GALLERY:,} unlabelled images, and without {_INFO} nobody can say "
             "which are missing; put that file of COCO's into "
             f"{root / 'COCO2017_unlabeled' / 'annotations'}, or give --allow-missing to go on without them."
         )
@@ -128,7 +128,7 @@ def _in_folder(root: Path, entries: Sequence[Entry], allow_missing: bool) -> tup
         for number in (entry.fields["reference_img_id"], *_right_answers(entry))
     }
     whole = "all there should be" if len(here) == GALLERY else f"there should be {GALLERY:,}"
-    return {**named, **here}, f"the {len(here):,} pictures in the folder ({whole}; {_INFO} is not there)"
+    return {**named, **here}, f"the {len(here):,} images in the folder ({whole}; {_INFO} is not there)"
 
 
 def _right_answers(entry: Entry) -> list[int]:

@@ -1,10 +1,10 @@
-"""CIRR (Liu et al., ICCV 2021): open pictures, one caption and one target a query, and a group of six similar pictures.
+"""CIRR (Liu et al., ICCV 2021): open images, one caption and one target a query, and a group of six similar images.
 
-Figures are R@1, 5, 10 and 50 over the split's pictures without the reference, and Rs@1, 2 and 3, the same among the
-five other pictures of the query's group. The targets of `test1` are known to the benchmark's server only.
+Figures are R@1, 5, 10 and 50 over the split's images without the reference, and Rs@1, 2 and 3, the same among the
+five other images of the query's group. The targets of `test1` are known to the benchmark's server only.
 
 Files, as published: `cirr/captions/cap.rc2.{split}.json` and `cirr/image_splits/split.rc2.{split}.json`, or the same
-without `cirr/`; pictures where the split file says (`dev/`, `test1/`), in the root, in `images/` or in `img_raw/`, or
+without `cirr/`; images where the split file says (`dev/`, `test1/`), in the root, in `images/` or in `img_raw/`, or
 all of them directly in one of these three.
 """
 
@@ -25,7 +25,7 @@ from .annotations import (
     locate,
     read_entries,
     read_json,
-    require_pictures,
+    require_images,
     require_root,
     unique_ids,
 )
@@ -38,17 +38,17 @@ _SUBSET_CUTS = (1, 2, 3)
 
 
 def load(root: str | os.PathLike[str], split: str = "val", *, allow_missing: bool = False) -> Benchmark:
-    """CIRR's queries over the pictures of a split.
+    """CIRR's queries over the images of a split.
 
     The one target is `target_hard`; the graded `target_soft` has no part in the published figures.
 
     Args:
-        root: the folder with the annotation and the pictures.
+        root: the folder with the annotation and the images.
         split: `val` or `test1`; the queries of the latter have no targets.
-        allow_missing: go on with the pictures that are there; `Gallery.missing` then names the others.
+        allow_missing: go on with the images that are there; `Gallery.missing` then names the others.
 
     Raises:
-        InputError: if there is no such split, an annotation file cannot be read or makes no sense, or pictures are
+        InputError: if there is no such split, an annotation file cannot be read or makes no sense, or images are
             missing.
     """
     root = Path(root)
@@ -68,12 +68,12 @@ def load(root: str | os.PathLike[str], split: str = "val", *, allow_missing: boo
     bases = (root, root / "images", root / "img_raw")
     places = Places(list(files), locate([base / way for way in _ways(name) for base in bases] for name in relative))
     if not allow_missing:
-        require_pictures(places.gallery, f"CIRR {split}", root)
+        require_images(places.gallery, f"CIRR {split}", root)
     queries = tuple(_query(entry, places) for entry in entries)
     return Benchmark(
         name="cirr",
         split=split,
-        protocol=f"gallery of the split ({len(files)} pictures), the reference left out of it"
+        protocol=f"gallery of the split ({len(files)} images), the reference left out of it"
         + coverage(places.gallery, queries),
         gallery=places.gallery,
         queries=queries,
@@ -91,7 +91,7 @@ def _annotation(root: Path, name: str) -> Path:
 
 
 def _ways(name: str) -> tuple[str, str]:
-    """The picture's path as the split file has it, and for pictures that lie all in one folder."""
+    """The image's path as the split file has it, and for images that lie all in one folder."""
     return name, name.rpartition("/")[2]
 
 

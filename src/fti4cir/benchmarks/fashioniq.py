@@ -3,7 +3,7 @@
 Figures are R@10 and R@50 of each category, and the means of the three. The reference stays in the ranking, as in the
 authors' challenge and in the published figures of zero-shot methods.
 
-Files: `captions/cap.{category}.{split}.json` and `image_splits/split.{category}.{split}.json` as published; pictures in
+Files: `captions/cap.{category}.{split}.json` and `image_splits/split.{category}.{split}.json` as published; images in
 `images/`, `images/{category}/` or `{category}/`, named by their ids, of any kind.
 """
 
@@ -23,7 +23,7 @@ from .annotations import (
     locate,
     read_entries,
     read_json,
-    require_pictures,
+    require_images,
     require_root,
 )
 from .base import Benchmark, Query
@@ -31,7 +31,7 @@ from .base import Benchmark, Query
 CATEGORIES = ("dress", "shirt", "toptee")
 
 GalleryChoice = Literal["split", "union"]
-"""`split`: all pictures of the category's split list. `union`: those that are a query's reference or target, which is
+"""`split`: all images of the category's split list. `union`: those that are a query's reference or target, which is
 an easier gallery that some papers have used."""
 
 _CUTS = (10, 50)
@@ -52,15 +52,15 @@ def load(
     caption is joined as any other: "and is red".
 
     Args:
-        root: the folder with `captions`, `image_splits` and the pictures.
+        root: the folder with `captions`, `image_splits` and the images.
         category: one of `CATEGORIES`.
         split: `val`; the answers of `test` were never published.
-        gallery: which pictures are searched.
-        allow_missing: go on with the pictures that are there; `Gallery.missing` then names the others.
+        gallery: which images are searched.
+        allow_missing: go on with the images that are there; `Gallery.missing` then names the others.
 
     Raises:
         InputError: if the category or the split is not to be had, an annotation file cannot be read or makes no sense,
-            or pictures are missing.
+            or images are missing.
     """
     root = Path(root)
     require_root(root)
@@ -77,22 +77,22 @@ def load(
     split_file = root / "image_splits" / f"split.{category}.{split}.json"
     listed = read_json(split_file)
     if not isinstance(listed, list):
-        raise InputError(f"The annotation file {split_file} must hold a list of picture ids; this one does not.")
+        raise InputError(f"The annotation file {split_file} must hold a list of image ids; this one does not.")
     names = check_names(listed, split_file)
     if gallery == "union":
         used = {entry.fields[field] for entry in entries for field in ("candidate", "target")}
         names = [name for name in names if name in used]
     folders = (root / "images", root / "images" / category, root / category)
-    # Ids have no extension of their own; the one put here is that of the published pictures.
+    # Ids have no extension of their own; the one put here is that of the published images.
     places = Places(names, locate([folder / f"{name}.jpg" for folder in folders] for name in names))
     if not allow_missing:
-        require_pictures(places.gallery, f"FashionIQ {category}", root)
+        require_images(places.gallery, f"FashionIQ {category}", root)
     queries = tuple(_query(entry, places) for entry in entries)
     which = "the split list" if gallery == "split" else "the queries' references and targets only"
     return Benchmark(
         name=f"fashioniq-{category}",
         split=split,
-        protocol=f"{category}: gallery of {which} ({len(names)} pictures), both captions in both orders, averaged"
+        protocol=f"{category}: gallery of {which} ({len(names)} images), both captions in both orders, averaged"
         + coverage(places.gallery, queries),
         gallery=places.gallery,
         queries=queries,

@@ -27,7 +27,7 @@ def load(
         split: `val`, or where there is one a split whose answers are hidden.
         gallery: for `fashioniq`; see `fashioniq.GalleryChoice`.
         category: for `fashioniq`: this one only.
-        allow_missing: go on with the pictures that are there.
+        allow_missing: go on with the images that are there.
 
     Raises:
         InputError: if the benchmark has no such part, or cannot be loaded.

@@ -1,6 +1,6 @@
 """Files of predictions: what the servers of CIRR and CIRCO take, written and checked.
 
-A file is a JSON object: for each query's id, as text, the pictures that it found, best first. CIRR's server scores
+A file is a JSON object: for each query's id, as text, the images that it found, best first. CIRR's server scores
 recall and recall within the group from two files, which say which they are; names are those of the split file, without
 an extension. CIRCO's takes one, with COCO's ids as numbers. Sources: `Test-split_server.md` of CIRR, the README and
 `src/evaluation.py` of CIRCO, and the examples of both.
@@ -39,12 +39,12 @@ class Form:
     within: bool = False
     """Whether predictions are confined to `Query.within`."""
     numbers: bool = False
-    """Whether pictures are called by numbers instead of names."""
+    """Whether images are called by numbers instead of names."""
     limit: int | None = None
     """The largest file that is taken, in bytes."""
 
     def of(self, name: str) -> str | int:
-        """A picture of the gallery as the file names it."""
+        """An image of the gallery as the file names it."""
         return int(name) if self.numbers else name
 
 
@@ -70,7 +70,7 @@ class Predictions:
     ranking: NDArray[np.int64]
     """(Q, `form.count`) positions in the benchmark's gallery, best first."""
     pictures: int
-    """How many pictures the gallery has."""
+    """How many images the gallery has."""
 
 
 def require_server(benchmark: str, option: str) -> tuple[Form, ...]:
@@ -88,10 +88,10 @@ def plan(benchmark: Benchmark, path: str | os.PathLike[str], lost: Collection[in
     Args:
         benchmark: all queries of a split.
         path: the file.
-        lost: the positions of pictures of the gallery that turned out to be unreadable.
+        lost: the positions of images of the gallery that turned out to be unreadable.
 
     Raises:
-        InputError: if no server takes submissions to this benchmark, pictures without which a query has too few
+        InputError: if no server takes submissions to this benchmark, images without which a query has too few
             predictions are missing, or the folder is none.
     """
     path = Path(path)
@@ -114,7 +114,7 @@ def plan(benchmark: Benchmark, path: str | os.PathLike[str], lost: Collection[in
         }
         if not here(query.reference) or any(left[form.within] < form.count for form in forms):
             raise InputError(
-                f"No submission to {benchmark.name} {benchmark.split} can be made: too many pictures are missing or "
+                f"No submission to {benchmark.name} {benchmark.split} can be made: too many images are missing or "
                 f"unreadable for query {query_id}; fti4cir verify {benchmark.name} says which."
             )
     return tuple(path if number == 0 else path.with_stem(f"{path.stem}_subset") for number in range(len(forms)))
@@ -160,18 +160,18 @@ def write(
 
 
 def read(benchmark: Benchmark, path: str | os.PathLike[str]) -> Predictions:
-    """Read a file of predictions, which need not have been made here, and check it. No pictures are needed.
+    """Read a file of predictions, which need not have been made here, and check it. No images are needed.
 
-    Without COCO's list of pictures, nobody can say which of CIRCO's predictions are in the gallery: any number then
-    passes for a picture of it, and the protocol says so.
+    Without COCO's list of images, nobody can say which of CIRCO's predictions are in the gallery: any number then
+    passes for an image of it, and the protocol says so.
 
     Args:
-        benchmark: all queries of a split; all pictures of its gallery may be missing.
+        benchmark: all queries of a split; all images of its gallery may be missing.
         path: the file.
 
     Raises:
         InputError: if the file cannot be read or breaks a rule of the server: a query is missing or unknown, or has not
-            the right number of predictions, or one that is no picture of the gallery, stands twice, is the reference
+            the right number of predictions, or one that is no image of the gallery, stands twice, is the reference
             where that is left out, or is not in the group.
     """
     path = Path(path)
@@ -192,13 +192,13 @@ def read(benchmark: Benchmark, path: str | os.PathLike[str]) -> Predictions:
 
 
 def _places(benchmark: Benchmark, form: Form) -> dict[str | int, int]:
-    """The position of each picture of the gallery, by what a file calls it."""
+    """The position of each image of the gallery, by what a file calls it."""
     names = (*benchmark.gallery.ids, *benchmark.gallery.missing)
     return {form.of(name): position for position, name in enumerate(names)}
 
 
 def _numbers(content: Mapping[str, Any]) -> list[int]:
-    """All that may be the id of a picture in COCO, each once."""
+    """All that may be the id of an image in COCO, each once."""
     lists = [found for found in content.values() if isinstance(found, list)]
     return list(dict.fromkeys(picture for found in lists for picture in found if type(picture) is int and picture > 0))
 
@@ -280,12 +280,10 @@ def _positions(
         for picture in found:
             # Before anything is looked up by it: a list cannot be, and `true` would pass for 1.
             if type(picture) is not kind or picture not in places:
-                raise InputError(f"{where}: {json.dumps(picture):.60} is no picture of the gallery; {_called(form)}.")
+                raise InputError(f"{where}: {json.dumps(picture):.60} is no image of the gallery; {_called(form)}.")
         positions = [places[picture] for picture in found]
         if len(set(positions)) < len(positions):
-            raise InputError(
-                f"{where}: {max(found, key=found.count)} stands more than once; predict each picture once."
-            )
+            raise InputError(f"{where}: {max(found, key=found.count)} stands more than once; predict each image once.")
         for picture, position in zip(found, positions, strict=True):
             if position in query.exclude:
                 raise InputError(
@@ -301,8 +299,8 @@ def _positions(
 
 def _called(form: Form) -> str:
     if form.numbers:
-        return "a picture is called by its COCO id, a whole number without quotes"
-    return "a picture is called by its name in the split file, without folder and extension"
+        return "an image is called by its COCO id, a whole number without quotes"
+    return "an image is called by its name in the split file, without folder and extension"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Whether a benchmark's pictures are all there and whole, and what its figures would mean if they are not."""
+"""Whether a benchmark's images are all there and whole, and what its figures would mean if they are not."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import PictureError
-from ..images.decode import CutPictureWarning, decode_picture, read_file, share_of
+from ..errors import ImageError
+from ..images.decode import CutImageWarning, decode_image, read_file, share_of
 from .base import Benchmark, Query
 
-_CHUNK = 256  # pictures handed to the threads at a time: what there is to finish after Ctrl-C, and to hold in memory
+_CHUNK = 256  # images handed to the threads at a time: what there is to finish after Ctrl-C, and to hold in memory
 _TINY = 16  # pixels
 # JPEG files are decoded at a fraction of their size. Every byte of them is still read, so a cut is still found.
 _AT_LEAST = 64
 
 Progress = Callable[[int, int], object]
-"""Called with the number of pictures done and the number in all."""
+"""Called with the number of images done and the number in all."""
 
 
 class Fault(NamedTuple):
-    """A picture file that is there but not as it should be."""
+    """An image file that is there but not as it should be."""
 
     id: str
-    """What the benchmark calls the picture."""
+    """What the benchmark calls the image."""
     path: Path
     reason: str
     """In one sentence, which names the file."""
@@ -37,23 +37,23 @@ class Fault(NamedTuple):
 
 @dataclass(frozen=True)
 class Part:
-    """One gallery of a benchmark and its queries, and what is wrong with the pictures."""
+    """One gallery of a benchmark and its queries, and what is wrong with the images."""
 
     benchmark: Benchmark
     unreadable: tuple[Fault, ...]
-    """Files that give no picture: empty, cut off halfway, a web page saved under a picture's name, not to be opened."""
+    """Files that give no image: empty, cut off halfway, a web page saved under an image's name, not to be opened."""
     suspicious: tuple[Fault, ...]
-    """Files that give a picture of which a part is missing, or one too small to be the benchmark's, such as a shop's
+    """Files that give an image of which a part is missing, or one too small to be the benchmark's, such as a shop's
     placeholder of one pixel."""
 
     @property
     def needed(self) -> int:
-        """How many pictures the gallery should have."""
+        """How many images the gallery should have."""
         return len(self.benchmark.gallery) + self.benchmark.gallery.absent
 
     @property
     def complete(self) -> bool:
-        """Whether every picture is there and can be read."""
+        """Whether every image is there and can be read."""
         return not self.benchmark.gallery.absent and not self.unreadable
 
     @property
@@ -109,28 +109,28 @@ class Part:
                 f"{'they are asked as they are' if several else 'it is asked as it is'}."
             )
         if self.complete:
-            return f"All {self.needed:,} pictures are there and can be read.{blank}"
+            return f"All {self.needed:,} images are there and can be read.{blank}"
         targets = "unknown" if self.without_target is None else f"{self.without_target:,}"
         ceilings = self.ceilings()
         # Rounded down, for a ceiling that is printed as 1.000 would say that nothing is lost.
         bounds = ", ".join(f"{name} by {_floor(ceilings[name])}" for name in _shown(self.benchmark))
         return (
-            f"{self.benchmark.gallery.absent + len(self.unreadable):,} of {self.needed:,} gallery pictures are missing "
+            f"{self.benchmark.gallery.absent + len(self.unreadable):,} of {self.needed:,} gallery images are missing "
             f"or unreadable; of {len(self.benchmark.queries):,} queries, {self.without_reference:,} lack their "
             f"reference and {targets} lack targets: {self.unanswerable:,} could never be answered, which bounds "
-            f"{bounds}. Other missing pictures make the gallery easier, so such figures are not comparable.{blank}"
+            f"{bounds}. Other missing images make the gallery easier, so such figures are not comparable.{blank}"
         )
 
     @cached_property
     def _lost(self) -> frozenset[int]:
-        """The positions in the gallery of pictures that are missing or unreadable."""
+        """The positions in the gallery of images that are missing or unreadable."""
         gallery = self.benchmark.gallery
         unreadable = {fault.id for fault in self.unreadable}
         broken = (position for position, name in enumerate(gallery.ids) if name in unreadable)
         return frozenset((*broken, *range(len(gallery), gallery.places)))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data for `json.dumps`; which pictures they are, the `Verification` tells."""
+        """Plain data for `json.dumps`; which images they are, the `Verification` tells."""
         return {
             "name": self.benchmark.name,
             "protocol": self.benchmark.protocol,
@@ -150,7 +150,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Verification:
-    """All parts of a benchmark. A picture that belongs to the galleries of two parts is counted once."""
+    """All parts of a benchmark. An image that belongs to the galleries of two parts is counted once."""
 
     benchmark: str
     split: str
@@ -158,33 +158,33 @@ class Verification:
 
     @property
     def complete(self) -> bool:
-        """Whether every picture is there and can be read."""
+        """Whether every image is there and can be read."""
         return all(part.complete for part in self.parts)
 
     @property
     def needed(self) -> int:
-        """How many pictures there should be."""
+        """How many images there should be."""
         galleries = [part.benchmark.gallery for part in self.parts]
         return len({name for one in galleries for name in (*one.ids, *one.missing)}) + self._unnamed
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """The ids of the pictures that are not there, as far as they are known."""
+        """The ids of the images that are not there, as far as they are known."""
         return tuple(dict.fromkeys(name for part in self.parts for name in part.benchmark.gallery.missing))
 
     @property
     def absent(self) -> int:
-        """How many pictures are not there."""
+        """How many images are not there."""
         return len(self.missing) + self._unnamed
 
     @property
     def unreadable(self) -> tuple[Fault, ...]:
-        """The unreadable pictures of all parts."""
+        """The unreadable images of all parts."""
         return tuple(dict.fromkeys(fault for part in self.parts for fault in part.unreadable))
 
     @property
     def suspicious(self) -> tuple[Fault, ...]:
-        """The suspicious pictures of all parts."""
+        """The suspicious images of all parts."""
         return tuple(dict.fromkeys(fault for part in self.parts for fault in part.suspicious))
 
     @property
@@ -211,19 +211,19 @@ class Verification:
 
 
 def verify(name: str, benchmarks: Sequence[Benchmark], progress: Progress | None = None) -> Verification:
-    """Open every picture of a benchmark that is there, and report on each of its parts.
+    """Open every image of a benchmark that is there, and report on each of its parts.
 
     Args:
         name: what the result calls the whole benchmark.
         benchmarks: its parts, at least one, all of one split, loaded with `allow_missing`.
-        progress: told after each few hundred pictures.
+        progress: told after each few hundred images.
     """
-    # A picture may belong to the galleries of two parts; it is opened once.
+    # An image may belong to the galleries of two parts; it is opened once.
     paths = list(dict.fromkeys(path for benchmark in benchmarks for path in benchmark.gallery.paths))
     unreadable: dict[Path, str] = {}
     suspicious: dict[Path, str] = {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CutPictureWarning)  # such a picture is among the faults
+        warnings.simplefilter("ignore", CutImageWarning)  # such an image is among the faults
         for path, error, is_readable in _examine(paths, progress):
             if error is not None:
                 (suspicious if is_readable else unreadable)[path] = error
@@ -241,19 +241,19 @@ def _examine(paths: Sequence[Path], progress: Progress | None) -> Iterator[tuple
                 if progress is not None:
                     progress(start + len(chunk), len(paths))
         finally:
-            # After Ctrl-C nobody waits for pictures that nobody will hear of.
+            # After Ctrl-C nobody waits for images that nobody will hear of.
             pool.shutdown(cancel_futures=True)
 
 
 def _look(path: Path) -> tuple[str | None, bool]:
     try:
-        picture = decode_picture(read_file(path), path, at_least=_AT_LEAST)
-    except PictureError as error:
+        picture = decode_image(read_file(path), path, at_least=_AT_LEAST)
+    except ImageError as error:
         return str(error), False
     if picture.missing:
-        return f"'{path}' is cut short or damaged: {share_of(picture.missing)} of the picture is missing.", True
+        return f"'{path}' is cut short or damaged: {share_of(picture.missing)} of the image is missing.", True
     if min(picture.width, picture.height) < _TINY:
-        return f"'{path}' is {picture.width} by {picture.height} pixels, too few to be the picture.", True
+        return f"'{path}' is {picture.width} by {picture.height} pixels, too few to be the image.", True
     return None, False
 
 

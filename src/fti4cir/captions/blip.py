@@ -28,7 +28,7 @@ SHORTEST, LONGEST = 10, 25
 """Tokens of a caption. As in BLIP's own code, the start and the prompt count, four of them, and so does the end."""
 
 Preprocessing = Literal["target-pad", "squeeze"]
-"""How a picture becomes a square. `target-pad`: as in FTI4CIR's release, padded, then the centre cut out. `squeeze`: as
+"""How an image becomes a square. `target-pad`: as in FTI4CIR's release, padded, then the centre cut out. `squeeze`: as
 in BLIP's own code, all of it, with its sides pressed to one length."""
 PREPROCESSINGS: tuple[Preprocessing, ...] = get_args(Preprocessing)
 
@@ -57,7 +57,7 @@ class BlipCaptioner:
         self._prompt = tokenizer(PROMPT, return_tensors="pt").input_ids  # (1, start, words and end)
 
     def preprocess(self, image: Image.Image) -> Tensor:
-        """Upright RGB picture to (3, S, S) float32: made a square, see `Preprocessing`, and normalised."""
+        """Upright RGB image to (3, S, S) float32: made a square, see `Preprocessing`, and normalised."""
         if self.preprocessing == "target-pad":
             image = square(image, self.input_size)
         else:
@@ -89,7 +89,7 @@ def load(
     Args:
         name_or_dir: its name on the Hugging Face hub, downloaded on first use, or its folder.
         device: where it runs; None: a CUDA device if there is one, else the CPU.
-        preprocessing: how a picture becomes a square.
+        preprocessing: how an image becomes a square.
 
     Raises:
         InputError: if there is no such preprocessing.

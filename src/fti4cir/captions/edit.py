@@ -1,4 +1,4 @@
-"""Captions edited by rules: what "this picture, but ..." means, learned from captions alone.
+"""Captions edited by rules: what "this image, but ..." means, learned from captions alone.
 
 An edit changes one thing of a caption (a colour, a number, who or what is shown, for whom it is made, the
 place, the style, or a whole part of it) and says so in the words that a user might type. Training pulls
@@ -127,7 +127,7 @@ def edit_audience(caption: SplitCaption, random_: random.Random) -> Edit | None:
 
 
 def edit_style(caption: SplitCaption, random_: random.Random) -> Edit | None:
-    """Exchange the style of the picture; a caption that names none is given one."""
+    """Exchange the style of the image; a caption that names none is given one."""
     text = str(caption)
     first, later = _STYLE_FIRST.search(text), _STYLE_LATER.search(text)
     found = first or later
@@ -186,7 +186,7 @@ _RULES: tuple[tuple[float, Callable[[SplitCaption, random.Random], Edit | None]]
 def edit(caption: SplitCaption, other: SplitCaption, random_: random.Random, words: float = 0.65) -> Edit:
     """One edit of a caption, by a rule drawn among those that apply.
 
-    `other`, the caption of another picture, lends its subject or its attribute where a whole part is
+    `other`, the caption of another image, lends its subject or its attribute where a whole part is
     exchanged, which always applies. `words` is the share of edits that, where one can be made, exchange a word of
     the lists above instead.
     """

@@ -1,10 +1,10 @@
-"""Write captions for pictures that nobody has described.
+"""Write captions for images that nobody has described.
 
-    generate.caption_pictures("photos/", "captions.jsonl")
+    generate.caption_images("photos/", "captions.jsonl")
 
 The captions are JSON lines, which `trainer.train` takes as they are. They are written batch by batch, and a run that
 was killed, at whatever moment, goes on after the last whole line: on one machine the file ends up byte for byte the
-same. FILE.meta.json says what the captions were made of, so that no file mixes two captioners or two sets of pictures.
+same. FILE.meta.json says what the captions were made of, so that no file mixes two captioners or two sets of images.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import InputError, PictureError
-from ..images.decode import decode_picture
+from ..errors import ImageError, InputError
+from ..images.decode import decode_image
 from ..models import loading
 from . import blip
 from . import table as captioned
 from .blip import BlipCaptioner, Preprocessing
-from .table import CaptionedPictures
+from .table import CaptionedImages
 
 BATCH = 16
-"""Pictures that are captioned at once."""
+"""Images that are captioned at once."""
 
 _TELL_EVERY = 10.0
 """Seconds between lines of progress."""
@@ -45,12 +45,12 @@ class CaptionReport(NamedTuple):
     """What a file of captions holds at the end of a run."""
 
     captioned: int
-    """Pictures with a caption, those of earlier runs included."""
+    """Images with a caption, those of earlier runs included."""
     unreadable: dict[str, str]
-    """The reason for each picture that has none."""
+    """The reason for each image that has none."""
 
 
-def caption_pictures(
+def caption_images(
     images: str | Path,
     output: str | Path,
     model: str | Path = blip.BASE,
@@ -59,29 +59,29 @@ def caption_pictures(
     preprocessing: Preprocessing = "target-pad",
     say: Say = print,
 ) -> CaptionReport:
-    """Caption all pictures of a folder or tar, as far as `output` does not hold their captions yet.
+    """Caption all images of a folder or tar, as far as `output` does not hold their captions yet.
 
-    A picture that cannot be read is told and left out; each run tries it anew.
+    An image that cannot be read is told and left out; each run tries it anew.
 
     Args:
         images: a folder, those below it included, or a tar file.
         output: the file; a line is `{"image": path inside the folder or tar, "caption": text}`, sorted by path.
         model: a BLIP captioner's hub name or folder.
-        batch_size: pictures that are captioned at once.
-        preprocessing: how the captioner is shown a picture; see `captions.blip.Preprocessing`.
-        say: gets a line of progress now and then, and one for each unreadable picture.
+        batch_size: images that are captioned at once.
+        preprocessing: how the captioner is shown an image; see `captions.blip.Preprocessing`.
+        say: gets a line of progress now and then, and one for each unreadable image.
 
     Raises:
-        InputError: if there are no pictures, none can be read, or the output cannot be written to or was made of
+        InputError: if there are no images, none can be read, or the output cannot be written to or was made of
             something else; what was saved before is kept.
         ModelError: if the captioner cannot be loaded.
 
     """
     source, output = Path(images), Path(output)
-    # All pictures, not those that remain: how many there are in a batch may decide how its captions turn out.
-    names = tuple(sorted(captioned.pictures_of(source)))
+    # All images, not those that remain: how many there are in a batch may decide how its captions turn out.
+    names = tuple(sorted(captioned.images_of(source)))
     if not names:
-        raise InputError(f"There are no pictures in {source}.")
+        raise InputError(f"There are no images in {source}.")
     if output.suffix.lower() == ".csv":
         raise InputError(f"The captions are JSON lines, but {output} is named like a CSV; end its name in .jsonl.")
     made_of = {
@@ -109,10 +109,10 @@ def caption_pictures(
         _note(output, made_of)
     done = _done(source, output) if begun else set()
     if done:
-        say(f"going on: {len(done)} of {len(names)} pictures have their captions")
+        say(f"going on: {len(done)} of {len(names)} images have their captions")
     unreadable: dict[str, str] = {}
     progress = _Progress(len(names), say)
-    for batch in _batches(CaptionedPictures(source, names, ((),) * len(names), ()), done, batch_size, captioner):
+    for batch in _batches(CaptionedImages(source, names, ((),) * len(names), ()), done, batch_size, captioner):
         for name, reason in batch.unreadable.items():
             unreadable[name] = reason
             say(f"left out: {reason}")
@@ -123,37 +123,37 @@ def caption_pictures(
             done.update(new)
         progress.tell(len(new), len(done) + len(unreadable))
     if not done:
-        raise InputError(f"None of the {len(names)} pictures in {source} can be read.")
+        raise InputError(f"None of the {len(names)} images in {source} can be read.")
     _sort(output)
     return CaptionReport(len(done), unreadable)
 
 
-# -- pictures, ahead of the captioner -------------------------------------------------------------------------
+# -- images, ahead of the captioner -------------------------------------------------------------------------
 class _Batch(NamedTuple):
     pixels: dict[str, Tensor]  # (3, S, S) each
     unreadable: dict[str, str]
 
 
-def _batches(data: CaptionedPictures, done: set[str], size: int, captioner: BlipCaptioner) -> Iterator[_Batch]:
-    """The batches in which a picture is not done, whole; the next one is decoded while one is at work."""
+def _batches(data: CaptionedImages, done: set[str], size: int, captioner: BlipCaptioner) -> Iterator[_Batch]:
+    """The batches in which an image is not done, whole; the next one is decoded while one is at work."""
 
-    def prepare(name: str, content: bytes | PictureError) -> Tensor | PictureError:
-        if isinstance(content, PictureError):
+    def prepare(name: str, content: bytes | ImageError) -> Tensor | ImageError:
+        if isinstance(content, ImageError):
             return content
         try:
-            return captioner.preprocess(decode_picture(content, name).image)
-        except PictureError as error:
+            return captioner.preprocess(decode_image(content, name).image)
+        except ImageError as error:
             return error
 
-    def collect(batch: dict[str, Future[Tensor | PictureError]]) -> _Batch:
+    def collect(batch: dict[str, Future[Tensor | ImageError]]) -> _Batch:
         results = {name: future.result() for name, future in batch.items()}
         return _Batch(
-            {name: result for name, result in results.items() if not isinstance(result, PictureError)},
-            {name: str(result) for name, result in results.items() if isinstance(result, PictureError)},
+            {name: result for name, result in results.items() if not isinstance(result, ImageError)},
+            {name: str(result) for name, result in results.items() if isinstance(result, ImageError)},
         )
 
     batches = [data.names[start : start + size] for start in range(0, len(data), size)]
-    waiting: deque[dict[str, Future[Tensor | PictureError]]] = deque()
+    waiting: deque[dict[str, Future[Tensor | ImageError]]] = deque()
     with data.reader() as reader, ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
             for names in batches:
@@ -166,18 +166,18 @@ def _batches(data: CaptionedPictures, done: set[str], size: int, captioner: Blip
             while waiting:
                 yield collect(waiting.popleft())
         finally:
-            # After Ctrl-C nobody waits for pictures that are not going to be captioned.
+            # After Ctrl-C nobody waits for images that are not going to be captioned.
             pool.shutdown(cancel_futures=True)
 
 
-def _content(name: str, read: Callable[[str], bytes]) -> bytes | PictureError:
+def _content(name: str, read: Callable[[str], bytes]) -> bytes | ImageError:
     try:
         name.encode()
         return read(name)
     except UnicodeEncodeError:  # Linux allows any bytes, which Python keeps as lone surrogates
         shown = os.fsencode(name).decode(errors="replace")
-        return PictureError(f"Cannot caption '{shown}': its name is not valid UTF-8; rename it.")
-    except PictureError as error:
+        return ImageError(f"Cannot caption '{shown}': its name is not valid UTF-8; rename it.")
+    except ImageError as error:
         return error
 
 
@@ -190,19 +190,19 @@ class _Progress:
         self._captioned = 0
 
     def tell(self, captioned: int, done: int) -> None:
-        """Take the pictures that were captioned since the last call, and how many are done of all."""
+        """Take the images that were captioned since the last call, and how many are done of all."""
         self._captioned += captioned
         now = time.monotonic()
         if now - self._told > _TELL_EVERY or done == self._total:
             self._told = now
             rate = self._captioned / max(now - self._started, 1e-6)
             left = f"; about {(self._total - done) / rate / 60:.0f} min left" if rate else ""
-            self._say(f"captions: {done} of {self._total} pictures, {rate:.1f} a second{left}")
+            self._say(f"captions: {done} of {self._total} images, {rate:.1f} a second{left}")
 
 
 # -- the file -------------------------------------------------------------------------------------------------
 def _done(source: Path, output: Path) -> set[str]:
-    """The pictures whose captions the file holds, after what a killed process left of one more line is cut off."""
+    """The images whose captions the file holds, after what a killed process left of one more line is cut off."""
     with _writing(output), open(output, "rb+") as file:
         whole = file.truncate(file.read().rfind(b"\n") + 1)
     return set(captioned.load(source, output).names) if whole else set()
@@ -217,7 +217,7 @@ def _append(output: Path, records: Iterable[dict[str, str]]) -> None:
 
 
 def _sort(output: Path) -> None:
-    """Put the lines in order, which they are not if a picture of an earlier run could be read only now."""
+    """Put the lines in order, which they are not if an image of an earlier run could be read only now."""
     with _writing(output):
         lines = output.read_bytes().splitlines(keepends=True)
         in_order = sorted(filter(bytes.strip, lines), key=lambda line: json.loads(line)["image"])
@@ -263,7 +263,7 @@ def _require_same(output: Path, made_of: dict[str, Any]) -> None:
             "go on with the same or choose another output."
         )
     raise InputError(
-        f"The captions in {output} are of other pictures than are now in {made_of['source']}; choose another output."
+        f"The captions in {output} are of other images than are now in {made_of['source']}; choose another output."
     )
 
 

@@ -1,4 +1,4 @@
-"""Pictures with captions, for training: a folder or a tar of pictures and a table of captions."""
+"""Images with captions, for training: a folder or a tar of images and a table of captions."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from ..errors import InputError, PictureError
-from ..images.decode import EXTENSIONS, FileReader, find_pictures
+from ..errors import ImageError, InputError
+from ..images.decode import EXTENSIONS, FileReader, find_images
 
 
 class Caption(NamedTuple):
@@ -26,23 +26,23 @@ class Caption(NamedTuple):
 
 
 class TarReader:
-    """Reads pictures inside a tar file."""
+    """Reads images inside a tar file."""
 
     def __init__(self, source: Path, tar: tarfile.TarFile) -> None:
         self._source, self._tar = source, tar
         self._members = {_member_name(member): member for member in tar.getmembers()}
 
     def read(self, name: str) -> bytes:
-        """The content of a file; PictureError if it cannot be read."""
+        """The content of a file; ImageError if it cannot be read."""
         if name not in self._members:
-            raise PictureError(f"Cannot read '{name}' in {self._source}: there is no such file.")
+            raise ImageError(f"Cannot read '{name}' in {self._source}: there is no such file.")
         try:
             file = self._tar.extractfile(self._members[name])
             if file is not None:
                 return file.read()
         except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-            raise PictureError(f"Cannot read '{name}' in {self._source}: {error}.") from error
-        raise PictureError(f"Cannot read '{name}' in {self._source}: it is not a file.")
+            raise ImageError(f"Cannot read '{name}' in {self._source}: {error}.") from error
+        raise ImageError(f"Cannot read '{name}' in {self._source}: it is not a file.")
 
     def stamp(self, name: str) -> str:
         """Size, time of last change and place in the tar file; empty if it is not in it."""
@@ -51,8 +51,8 @@ class TarReader:
 
 
 @dataclass(frozen=True)
-class CaptionedPictures:
-    """N pictures, sorted by name, each with at least one caption."""
+class CaptionedImages:
+    """N images, sorted by name, each with at least one caption."""
 
     source: Path
     """The folder or tar file."""
@@ -60,7 +60,7 @@ class CaptionedPictures:
     """Paths inside the source, with forward slashes."""
     captions: tuple[tuple[Caption, ...], ...]
     missing: tuple[str, ...]
-    """Pictures that have captions but are not in the source."""
+    """Images that have captions but are not in the source."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -75,11 +75,11 @@ class CaptionedPictures:
             yield TarReader(self.source, tar)
 
 
-def load(images: str | Path, captions: str | Path) -> CaptionedPictures:
-    """Match captions with pictures.
+def load(images: str | Path, captions: str | Path) -> CaptionedImages:
+    """Match captions with images.
 
     Captions come as a CSV with the columns `image` and `caption`, or as JSON lines with these fields, any
-    number a picture. JSON lines may also carry `subject` and `attribute`, the caption's two parts, which then
+    number an image. JSON lines may also carry `subject` and `attribute`, the caption's two parts, which then
     stand for it. `image` is a path inside the source, or only the file's name where that is unique.
 
     Raises:
@@ -87,7 +87,7 @@ def load(images: str | Path, captions: str | Path) -> CaptionedPictures:
 
     """
     source, table = Path(images), Path(captions)
-    available = pictures_of(source)
+    available = images_of(source)
     by_short_name: dict[str, str | None] = {}
     for name in available:
         short = PurePosixPath(name).name
@@ -101,15 +101,15 @@ def load(images: str | Path, captions: str | Path) -> CaptionedPictures:
         else:
             missing[image] = None
     if not found:
-        raise InputError(f"None of the pictures that {table} names is in {source}.")
+        raise InputError(f"None of the images that {table} names is in {source}.")
     names = sorted(found)
-    return CaptionedPictures(source, tuple(names), tuple(tuple(found[name]) for name in names), tuple(missing))
+    return CaptionedImages(source, tuple(names), tuple(tuple(found[name]) for name in names), tuple(missing))
 
 
-def pictures_of(source: Path) -> set[str]:
-    """The names of the pictures in a folder or a tar file; InputError if it is neither."""
+def images_of(source: Path) -> set[str]:
+    """The names of the images in a folder or a tar file; InputError if it is neither."""
     if source.is_dir():
-        return {path.relative_to(source).as_posix() for path in find_pictures(source)}
+        return {path.relative_to(source).as_posix() for path in find_images(source)}
     if not source.exists():
         raise InputError(f"There is no folder or tar file {source}.")
     try:
@@ -142,7 +142,7 @@ def _read_csv(table: Path, file: io.TextIOBase) -> Iterator[tuple[str, Caption]]
         raise InputError(f"{table} needs the columns image and caption, but has {', '.join(reader.fieldnames or ())}.")
     for row in reader:
         if not row["image"] or row["caption"] is None:
-            raise InputError(f"Line {reader.line_num} of {table} lacks a picture or a caption.")
+            raise InputError(f"Line {reader.line_num} of {table} lacks an image or a caption.")
         if None in row:  # else a caption with a comma would lose its end unnoticed
             raise InputError(
                 f"Line {reader.line_num} of {table} has more fields than the header; a caption that holds a comma "

@@ -60,7 +60,7 @@ def _top(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Composed image retrieval: find me this picture, but ..."""
+    """Composed image retrieval: find me this image, but ..."""
 
 
 def _checked(command: Callable[..., None]) -> Callable[..., None]:
@@ -166,7 +166,7 @@ def _warnings_as_notes() -> Iterator[None]:
         note(f"warning: {message}")
 
     with warnings.catch_warnings():
-        # Pillow warns of large pictures and of odd metadata, without a name: nothing a user could act on.
+        # Pillow warns of large images and of odd metadata, without a name: nothing a user could act on.
         warnings.filterwarnings("ignore", module=r"PIL\.")
         warnings.showwarning = show
         yield

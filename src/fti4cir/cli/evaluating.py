@@ -11,7 +11,7 @@ import typer
 
 from ..errors import InputError
 from .models import DEFAULT_MODEL, ModelsOption, load_models
-from .terminal import JsonOption, note, print_json, progress_bar, require_file, require_pictures, say
+from .terminal import JsonOption, note, print_json, progress_bar, require_file, require_images, say
 
 if TYPE_CHECKING:
     from ..benchmarks.base import Benchmark
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..methods.base import Method
     from ..models.model import Model
 
-_LISTED = 10  # pictures of each kind that verify names without --json
+_LISTED = 10  # images of each kind that verify names without --json
 
 SplitOption = Annotated[
     str | None,
@@ -35,7 +35,7 @@ GalleryOption = Annotated[
     Literal["split", "union"] | None,
     typer.Option(
         metavar="split|union",
-        help="fashioniq: search all pictures of the split, or only the queries' references and targets.",
+        help="fashioniq: search all images of the split, or only the queries' references and targets.",
         show_default="split",
     ),
 ]
@@ -51,30 +51,30 @@ def evaluate(
         typer.Argument(
             metavar="BENCHMARK",
             help="fashioniq, cirr, circo: published ones, in their own folders. attributes: from your own table of "
-            "pictures and their attributes. descriptions: whether pictures' pseudo-words find their own captions.",
+            "images and their attributes. descriptions: whether images' pseudo-words find their own captions.",
         ),
     ],
-    root: Annotated[Path, typer.Option(metavar="DIR", help="The folder with the benchmark's pictures.")],
+    root: Annotated[Path, typer.Option(metavar="DIR", help="The folder with the benchmark's images.")],
     method: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
             help="fti4cir, pic2word, searle or lincir, with each given model that was trained as it; searle-oti, with "
             "one that was trained as searle; image, text, sum or caption, with any. Several, given one by one or with "
-            "commas, share one pass over the pictures, and are compared with the first.",
+            "commas, share one pass over the images, and are compared with the first.",
             show_default="what the models were trained as",
         ),
     ] = None,
     model: ModelsOption = None,
     image_weight: Annotated[
         float | None,
-        typer.Option(metavar="FLOAT", help="The picture's share in the method sum, 0 to 1.", show_default="0.5"),
+        typer.Option(metavar="FLOAT", help="The image's share in the method sum, 0 to 1.", show_default="0.5"),
     ] = None,
     captions: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="For the method caption: captions of the pictures that queries start from, as train reads them.",
+            help="For the method caption: captions of the images that queries start from, as train reads them.",
             show_default=False,
         ),
     ] = None,
@@ -94,7 +94,7 @@ def evaluate(
         typer.Option(
             "--id",
             metavar="COLUMN",
-            help="attributes: the column with a picture's path in the root, with or without its extension.",
+            help="attributes: the column with an image's path in the root, with or without its extension.",
             show_default=False,
         ),
     ] = None,
@@ -126,7 +126,7 @@ def evaluate(
         bool,
         typer.Option(
             "--allow-missing",
-            help="Go on without pictures that are not there or, but for descriptions, cannot be read.",
+            help="Go on without images that are not there or, but for descriptions, cannot be read.",
         ),
     ] = False,
     submission: Annotated[
@@ -142,7 +142,7 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="cirr, circo: check such a file, and score it where the answers are known; no pictures are needed.",
+            help="cirr, circo: check such a file, and score it where the answers are known; no images are needed.",
             show_default=False,
         ),
     ] = None,
@@ -151,7 +151,7 @@ def evaluate(
         typer.Option(
             metavar="DIR",
             help="Keep the gallery's features here: an evaluation that is interrupted goes on from there, and the next "
-            "on the same pictures encodes the references only.",
+            "on the same images encodes the references only.",
             show_default=False,
         ),
     ] = None,
@@ -165,7 +165,7 @@ def evaluate(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure how well methods find the right pictures; figures are fractions, with 95 % bootstrap intervals."""
+    """Measure how well methods find the right images; figures are fractions, with 95 % bootstrap intervals."""
     if predictions is not None:
         others = {
             "--method": method, "--model": model, "--captions": captions, "--gallery": gallery, "--category": category,
@@ -263,7 +263,7 @@ def _require_scorable(parts: Sequence[Benchmark], root: Path, submission: Path |
 
     for part in parts:
         if not len(part.gallery):
-            raise InputError(f"None of the pictures of {part.name} is under {root}; fti4cir verify says what it needs.")
+            raise InputError(f"None of the images of {part.name} is under {root}; fti4cir verify says what it needs.")
         if submission is not None:
             plan(part, submission)
         elif not part.answers_known:
@@ -313,8 +313,8 @@ def _evaluate_descriptions(
     report: Path | None,
     as_json: bool,
 ) -> None:
-    """Rank captions for pictures."""
-    require_pictures(root)
+    """Rank captions for images."""
+    require_images(root)
     require_file(table, "--table")
     from ..evaluation.caption_retrieval import load
 
@@ -348,7 +348,7 @@ def _evaluate_file(benchmark: str, root: Path, split: str, file: Path, as_json: 
     within = predictions.form.within
     ranking, subset_ranking = (None, predictions.ranking) if within else (predictions.ranking, None)
     judged = judge(predictions.benchmark, ranking, subset_ranking, method="predictions", model=None)
-    # Which pictures are here does not matter to a file that was made elsewhere.
+    # Which images are here does not matter to a file that was made elsewhere.
     evaluation = replace(judged, gallery=predictions.pictures, missing=0)
     if as_json:
         print_json({**evaluation.to_json(), "valid": True, "predictions": predictions.form.count})
@@ -369,16 +369,16 @@ def verify(
         typer.Argument(metavar="BENCHMARK", help="fashioniq, cirr or circo."),
     ],
     root: Annotated[
-        Path, typer.Option(metavar="DIR", help="The benchmark's folder, with its annotation files and pictures.")
+        Path, typer.Option(metavar="DIR", help="The benchmark's folder, with its annotation files and images.")
     ],
     split: SplitOption = None,
     gallery: GalleryOption = None,
     category: CategoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say which pictures a benchmark needs that are missing or broken, and what that does to its figures.
+    """Say which images a benchmark needs that are missing or broken, and what that does to its figures.
 
-    The exit status is 0 if every picture is there and can be read, else 1.
+    The exit status is 0 if every image is there and can be read, else 1.
     """
     from ..benchmarks import registry as published
     from ..benchmarks.verify import verify as verify_
@@ -431,10 +431,10 @@ def _print_evaluations(evaluations: Sequence[Evaluation | Average], compared_by:
     say(f"{first.benchmark}, {first.split}: {first.protocol}")
     models = list(dict.fromkeys(one.model for one in evaluations if one.model))
     by = f", {'models' if len(models) > 1 else 'model'} {', '.join(models)}" if models else ""
-    searched = "captions" if first.benchmark == "descriptions" else "pictures"
+    searched = "captions" if first.benchmark == "descriptions" else "images"
     say(f"{first.queries} queries over {first.gallery} {searched}{by}")
     if first.missing:
-        say(f"{first.missing} pictures are missing: these figures are not comparable with others")
+        say(f"{first.missing} images are missing: these figures are not comparable with others")
     metrics = [evaluation.metrics() for evaluation in evaluations]
     if not metrics[0]:
         say("the answers are hidden: the benchmark's server scores these predictions")
@@ -468,9 +468,9 @@ def _print_evaluations(evaluations: Sequence[Evaluation | Average], compared_by:
 
 
 def _print_verification(verification: Verification) -> None:
-    """What it comes to, and then what is wrong: the first pictures of each kind, one a line."""
+    """What it comes to, and then what is wrong: the first images of each kind, one a line."""
     say(
-        f"{verification.needed:,} pictures needed: {verification.absent:,} missing, "
+        f"{verification.needed:,} images needed: {verification.absent:,} missing, "
         f"{len(verification.unreadable):,} unreadable, {len(verification.suspicious):,} suspicious"
     )
     for part in verification.parts:

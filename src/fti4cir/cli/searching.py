@@ -1,4 +1,4 @@
-"""The commands that find pictures: `index`, `search`, `explain`, `demo`."""
+"""The commands that find images: `index`, `search`, `explain`, `demo`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..search.searcher import Result
     from ..search.store import Store
 
-TopOption = Annotated[int, typer.Option("-k", min=1, help="How many pictures to show.")]
+TopOption = Annotated[int, typer.Option("-k", min=1, help="How many images to show.")]
 
 
 PATIENCE = 10.0
@@ -29,7 +29,7 @@ PATIENCE = 10.0
 
 def index(
     folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="The folder with the pictures; those below it are included.")
+        Path, typer.Argument(metavar="FOLDER", help="The folder with the images; those below it are included.")
     ],
     store: Annotated[
         str | None,
@@ -38,9 +38,9 @@ def index(
     model: StoreModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Index a folder of pictures, or bring its index up to date.
+    """Index a folder of images, or bring its index up to date.
 
-    Only new and changed pictures are read. Interrupt it when you like: the next run goes on from there.
+    Only new and changed images are read. Interrupt it when you like: the next run goes on from there.
     """
     require_folder(folder)
     name = _model_for(folder, store, model)
@@ -60,13 +60,13 @@ def search(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="SOURCE", help="A folder of pictures (its index is made or brought up to date first), or a store."
+            metavar="SOURCE", help="A folder of images (its index is made or brought up to date first), or a store."
         ),
     ],
     image: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="FILE", exists=True, dir_okay=False, help="The picture to start from; may be given several times."
+            metavar="FILE", exists=True, dir_okay=False, help="The image to start from; may be given several times."
         ),
     ] = None,
     text: Annotated[
@@ -79,12 +79,12 @@ def search(
         typer.Option(metavar="SQL", help='A condition over path, width, height, size, mtime_ns: "width >= 1000".'),
     ] = None,
     include_reference: Annotated[
-        bool, typer.Option("--include-reference", help="Let the pictures given with --image be among the results.")
+        bool, typer.Option("--include-reference", help="Let the images given with --image be among the results.")
     ] = False,
     model: StoreModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Search with a picture, words, or both: "this picture, but ..."."""
+    """Search with an image, words, or both: "this image, but ..."."""
     if not image and text is None:
         raise InputError("There is nothing to search for; give --image, --text, or both.")
     # Before LanceDB is imported, which takes seconds, and before minutes of indexing.
@@ -94,7 +94,7 @@ def search(
 
     check_query(image or [], text, without, k)
     for path in image or []:
-        _require_picture(path)
+        _require_image(path)
     from ..search.choice import model_of_store
     from ..search.store import Store, check_condition
 
@@ -132,13 +132,13 @@ def search(
 
 
 def explain(
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The picture.")],
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The image.")],
     output: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write a page with heat maps here.")] = None,
     model: ModelOption = DEFAULT_MODEL,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what the model makes of a picture: its pseudo-words, and where each one looked."""
-    _require_picture(image)
+    """Show what the model makes of an image: its pseudo-words, and where each one looked."""
+    _require_image(image)
     if output is not None:
         require_file_place(output, "--output")
     explanation = load_model(model).explain(image)
@@ -156,14 +156,14 @@ def explain(
 
 def demo(
     folder: Annotated[
-        Path | None, typer.Option(help="Your own pictures instead of those that are installed.", show_default=False)
+        Path | None, typer.Option(help="Your own images instead of those that are installed.", show_default=False)
     ] = None,
     model: ModelOption = DEFAULT_MODEL,
 ) -> None:
-    """Search real pictures that are on this machine already, as an example."""
-    from ..search.demo import choose_pictures, store_location
+    """Search real images that are on this machine already, as an example."""
+    from ..search.demo import choose_images, store_location
 
-    chosen = choose_pictures(folder)
+    chosen = choose_images(folder)
     loaded = load_model(model)
     from ..search.collection import Collection
     from ..search.indexing import store_for
@@ -178,7 +178,7 @@ def demo(
             f"The demo keeps its index in '{location}', which cannot be used ({reason}); delete that folder, or set "
             "XDG_CACHE_HOME to another place."
         ) from error
-    say(f"{report.total} pictures of {chosen.folder}")
+    say(f"{report.total} images of {chosen.folder}")
     collection = Collection(loaded, store)
     for example in chosen.examples:
         say()
@@ -186,18 +186,18 @@ def demo(
         images = [chosen.folder / example.image] if example.image else []
         _print_results(collection.search(images, example.text, k=3), below=chosen.folder.resolve())
     say()
-    say("Now your own pictures:")
+    say("Now your own images:")
     say('  fti4cir search FOLDER --image FILE --text "in red"')
     _hint_once(report, loaded)
 
 
-def _require_picture(path: Path) -> None:
-    """Refuse a file that is missing or no picture before a model is loaded; PictureError."""
-    from ..images.decode import decode_picture, read_file
+def _require_image(path: Path) -> None:
+    """Refuse a file that is missing or no image before a model is loaded; ImageError."""
+    from ..images.decode import decode_image, read_file
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the search reads it again, and warns then
-        decode_picture(read_file(path), path, at_least=1)
+        decode_image(read_file(path), path, at_least=1)
 
 
 def _model_for(folder: Path, location: str | None, asked: str | None) -> str:
@@ -246,7 +246,7 @@ def _hint_once(report: IndexReport, model: Model) -> None:
 
 def _counts(report: IndexReport) -> str:
     return (
-        f"{report.total} pictures: {report.added} added, {report.updated} updated, {report.unchanged} unchanged, "
+        f"{report.total} images: {report.added} added, {report.updated} updated, {report.unchanged} unchanged, "
         f"{report.removed} removed, {report.moved} moved, {len(report.skipped)} skipped"
     )
 
@@ -254,9 +254,9 @@ def _counts(report: IndexReport) -> str:
 def _print_results(results: Sequence[Result], below: Path | None = None) -> None:
     """A table; paths are relative to `below`, or else to the working directory, where they can be."""
     if not results:
-        say("no pictures")
+        say("no images")
         return
-    say("rank  score  picture")
+    say("rank  score  image")
     for rank, result in enumerate(results, start=1):
         say(f"{rank:4}  {result.score:5.3f}  {_short(result.path, below)}")
 

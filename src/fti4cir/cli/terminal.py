@@ -69,8 +69,8 @@ def require_file(file: Path, option: str) -> None:
         raise InputError(f"{option}: '{file}' may not be read.")
 
 
-def require_pictures(source: Path) -> None:
-    """Likewise for a folder or tar file of pictures."""
+def require_images(source: Path) -> None:
+    """Likewise for a folder or tar file of images."""
     if not source.exists():
         raise InputError(f"There is no folder or tar file '{source}'.")
 

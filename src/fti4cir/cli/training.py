@@ -11,14 +11,14 @@ import typer
 from ..errors import InputError
 from ..models.names import CAPTIONER, fetch_captioner
 from .models import DEFAULT_MODEL, check, require
-from .terminal import is_first, note, require_file, require_file_place, require_folder_place, require_pictures, say
+from .terminal import is_first, note, require_file, require_file_place, require_folder_place, require_images, say
 
 DEFAULT_CAPTIONER = CAPTIONER
 
 
 def caption(
     images: Annotated[
-        Path, typer.Argument(metavar="FOLDER_OR_TAR", help="The pictures: a folder, those below it included, or a tar.")
+        Path, typer.Argument(metavar="FOLDER_OR_TAR", help="The images: a folder, those below it included, or a tar.")
     ],
     output: Annotated[
         Path, typer.Option(metavar="FILE.jsonl", help="The captions, as JSON lines, which train takes as they are.")
@@ -26,35 +26,35 @@ def caption(
     model: Annotated[
         str, typer.Option("--model", metavar="NAME_OR_DIR", help="A BLIP captioner's hub name or folder.")
     ] = DEFAULT_CAPTIONER,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures that are captioned at once.")] = 16,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images that are captioned at once.")] = 16,
     preprocess: Annotated[
         Literal["target-pad", "squeeze"],
         typer.Option(
             metavar="HOW",
-            help="How a picture becomes the captioner's square. target-pad: as in the paper's release, padded and "
+            help="How an image becomes the captioner's square. target-pad: as in the paper's release, padded and "
             "cropped to the centre. squeeze: as BLIP's authors do, all of it, pressed into a square.",
         ),
     ] = "target-pad",
 ) -> None:
-    """Write captions for pictures that nobody has described, to train on.
+    """Write captions for images that nobody has described, to train on.
 
     Interrupt it when you like: the same command goes on from there.
     """
-    require_pictures(images)
+    require_images(images)
     require_file_place(output, "--output")
     fetch_captioner(model)
-    from ..captions.generate import caption_pictures
+    from ..captions.generate import caption_images
 
     note(f"captioner: {model}")
-    report = caption_pictures(images, output, model, batch_size=batch_size, preprocessing=preprocess, say=note)
-    say(f"{report.captioned} pictures captioned in {output}, {len(report.unreadable)} left out; now train on them:")
+    report = caption_images(images, output, model, batch_size=batch_size, preprocessing=preprocess, say=note)
+    say(f"{report.captioned} images captioned in {output}, {len(report.unreadable)} left out; now train on them:")
     quoted = [shlex.quote(str(path)) for path in (images, output)]
     say(f"  fti4cir train --images {quoted[0]} --captions {quoted[1]} --output my-model")
 
 
 def train(
     images: Annotated[
-        Path, typer.Option(metavar="FOLDER_OR_TAR", help="The pictures: a folder, those below it included, or a tar.")
+        Path, typer.Option(metavar="FOLDER_OR_TAR", help="The images: a folder, those below it included, or a tar.")
     ],
     captions: Annotated[
         Path,
@@ -77,19 +77,19 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="paper: the published recipe, for large CLIPs and many pictures. composed: ours, which also trains "
-            '"but ..." on edited captions, for small encoders and few pictures. Either with a part taken away: '
+            help="paper: the published recipe, for large CLIPs and many images. composed: ours, which also trains "
+            '"but ..." on edited captions, for small encoders and few images. Either with a part taken away: '
             "composed-no-attributes, -no-selection, -no-orthogonality, -no-subject-regularization, "
             "-no-attributes-regularization, -no-whole-regularization. pic2word, searle, lincir: the published recipes "
             "of these methods, which take hours. pic2word-quick, searle-quick, lincir-quick: ours, for small encoders "
-            "and few pictures.",
+            "and few images.",
             show_default="composed for fti4cir, else the method's published recipe",
         ),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="How often each picture is seen.", show_default="the preset's")
+        int | None, typer.Option(min=1, help="How often each image is seen.", show_default="the preset's")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures a step.", show_default="the preset's")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a step.", show_default="the preset's")] = None,
     learning_rate: Annotated[
         float | None, typer.Option(help="The highest of the schedule.", show_default="the preset's")
     ] = None,
@@ -97,7 +97,7 @@ def train(
         int | None,
         typer.Option(
             min=1,
-            help="Pictures that pass at a time, for a batch that the memory cannot hold; the loss stays the whole "
+            help="Images that pass at a time, for a batch that the memory cannot hold; the loss stays the whole "
             "batch's.",
             show_default="all",
         ),
@@ -109,7 +109,7 @@ def train(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Where the pictures' features are kept, for other trainings on the same pictures to use.",
+            help="Where the images' features are kept, for other trainings on the same images to use.",
             show_default="in the output folder",
         ),
     ] = None,
@@ -117,15 +117,15 @@ def train(
         bool, typer.Option("--resume", help="Go on with the training in the output folder, if there is one.")
     ] = False,
 ) -> None:
-    """Train the inversion network on captioned pictures, for the encoder of a model.
+    """Train the inversion network on captioned images, for the encoder of a model.
 
-    Each picture is encoded once; the network then learns from these features.
+    Each image is encoded once; the network then learns from these features.
 
     Interrupt it when you like: with --resume it goes on from there, to the same weights.
 
     On several GPUs: torchrun --nproc-per-node N -m fti4cir train ...
     """
-    require_pictures(images)
+    require_images(images)
     require_file(captions, "--captions")
     require_folder_place(output, "--output")
     if features is not None:

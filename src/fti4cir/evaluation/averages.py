@@ -55,12 +55,12 @@ class Average:
 
     @property
     def gallery(self) -> int:
-        """How many pictures there were in all galleries together."""
+        """How many images there were in all galleries together."""
         return sum(part.gallery for part in self.parts.values())
 
     @property
     def missing(self) -> int:
-        """How many pictures were missing from all galleries together."""
+        """How many images were missing from all galleries together."""
         return sum(part.missing for part in self.parts.values())
 
     def metrics(self) -> dict[str, float]:

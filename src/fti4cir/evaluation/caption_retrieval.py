@@ -1,8 +1,8 @@
-"""Pseudo-to-real description retrieval: find a picture's real captions by its pseudo-words.
+"""Pseudo-to-real description retrieval: find an image's real captions by its pseudo-words.
 
-How well do pseudo-words say what is in a picture? Each picture becomes the sentence `a photo of [s] with
-[a_1] ... [a_n]`, without any modification, and ranks the captions of all pictures, each read as `a photo of
-{caption}`. The picture's own feature ranks them too: what an encoder can tell at most of a picture in words.
+How well do pseudo-words say what is in an image? Each image becomes the sentence `a photo of [s] with
+[a_1] ... [a_n]`, without any modification, and ranks the captions of all images, each read as `a photo of
+{caption}`. The image's own feature ranks them too: what an encoder can tell at most of an image in words.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ CUTS = (1, 5, 10)
 """The k of R@k."""
 COMPARED_BY = "R@10"
 """The metric by which methods are compared with each other."""
-_BATCH = 32  # pictures at a time
+_BATCH = 32  # images at a time
 _CANDIDATE = "a photo of {}"
 
 
 @dataclass(frozen=True)
 class Descriptions:
-    """P pictures and all their captions, each text once."""
+    """P images and all their captions, each text once."""
 
     protocol: str
-    """One line that says which pictures and captions these are."""
+    """One line that says which images and captions these are."""
     names: tuple[str, ...]
     paths: tuple[Path, ...]
     captions: tuple[str, ...]
     """What is searched."""
     targets: tuple[tuple[int, ...], ...]
-    """For each picture, which captions are its own."""
+    """For each image, which captions are its own."""
     missing: tuple[str, ...]
-    """Pictures that have captions but are not there; these captions are left out, too."""
+    """Images that have captions but are not there; these captions are left out, too."""
 
 
 def load(
@@ -58,17 +58,17 @@ def load(
     seed: int = 0,
     allow_missing: bool = False,
 ) -> Descriptions:
-    """Pictures and captions, in the form that training reads (`captions.table.load`).
+    """Images and captions, in the form that training reads (`captions.table.load`).
 
     Args:
-        root: the folder with the pictures.
-        table: the captions; any number a picture.
-        limit: at most so many pictures, drawn evenly; the captions of all stay candidates.
+        root: the folder with the images.
+        table: the captions; any number an image.
+        limit: at most so many images, drawn evenly; the captions of all stay candidates.
         seed: of that draw.
-        allow_missing: go on with the pictures that are there.
+        allow_missing: go on with the images that are there.
 
     Raises:
-        InputError: if the folder or the captions cannot be read, or pictures are missing.
+        InputError: if the folder or the captions cannot be read, or images are missing.
     """
     root, table = Path(root), Path(table)
     if not root.is_dir():
@@ -76,16 +76,16 @@ def load(
     found = captioned.load(root, table)
     if found.missing and not allow_missing:
         raise InputError(
-            f"{len(found.missing)} of the {len(found.missing) + len(found)} pictures in {table} are not under {root}, "
+            f"{len(found.missing)} of the {len(found.missing) + len(found)} images in {table} are not under {root}, "
             f"{found.missing[0]} for one; scores without them are not comparable with others; to go on without them, "
             "give --allow-missing."
         )
     place = {text: number for number, text in enumerate(dict.fromkeys(c.text for own in found.captions for c in own))}
     drawn = list(range(len(found)))
-    protocol = f"{table.name}: '{_CANDIDATE.format('{caption}')}' found by its picture, any of its captions is right"
+    protocol = f"{table.name}: '{_CANDIDATE.format('{caption}')}' found by its image, any of its captions is right"
     if limit is not None:
         drawn = sorted(np.random.default_rng(seed).permutation(len(found))[:limit].tolist())
-        protocol += f", at most {limit} pictures drawn with seed {seed}"
+        protocol += f", at most {limit} images drawn with seed {seed}"
     return Descriptions(
         protocol=protocol,
         names=tuple(found.names[number] for number in drawn),
@@ -101,23 +101,23 @@ def describe_retrieval(
     methods: Sequence[tuple[str, Model]],
     progress: Progress | None = None,
 ) -> list[Evaluation]:
-    """Rank captions for pictures.
+    """Rank captions for images.
 
-    R@k is 1 for a picture that finds any of its captions among the first k, else 0, as is usual where texts are
-    retrieved: each caption describes the whole picture.
+    R@k is 1 for an image that finds any of its captions among the first k, else 0, as is usual where texts are
+    retrieved: each caption describes the whole image.
 
     Args:
-        descriptions: the pictures, P of them, and the captions.
-        methods: `image`, the picture's own feature; `fti4cir`, or what else a model was trained as, the sentence of
+        descriptions: the images, P of them, and the captions.
+        methods: `image`, the image's own feature; `fti4cir`, or what else a model was trained as, the sentence of
             pseudo-words; each with its model. The models stand on one encoder.
-        progress: told after each batch of pictures.
+        progress: told after each batch of images.
 
     Returns:
         One evaluation a method, in the order of the methods. Its gallery is the captions.
 
     Raises:
-        InputError: if a method is not known or cannot describe a picture.
-        PictureError: if a picture cannot be read; none is dropped silently.
+        InputError: if a method is not known or cannot describe an image.
+        ImageError: if an image cannot be read; none is dropped silently.
         ModelError: if a model has no weights of its method, or gives features that are not finite, or if the models'
             encoders differ.
     """
@@ -167,12 +167,12 @@ def describe_retrieval(
 
 
 def _described(method: str, model: Model) -> Callable[[VisionFeatures], Tensor]:
-    """From features of B pictures to their descriptions' unit-length features (B, D) on the CPU."""
+    """From features of B images to their descriptions' unit-length features (B, D) on the CPU."""
     if method == "image":
         return lambda features: F.normalize(features.image, dim=-1).cpu()
     if method not in LEARNED:
         available = ", ".join(("image", *LEARNED))
-        raise InputError(f"The method {method!r} describes no picture; available for descriptions are: {available}.")
+        raise InputError(f"The method {method!r} describes no image; available for descriptions are: {available}.")
     create(method, model)  # refuses a model without weights of this method
     inversion, encoder = model.require_inversion(), model.encoder
 

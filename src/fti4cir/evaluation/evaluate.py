@@ -1,12 +1,12 @@
 """One loop for every benchmark and every method.
 
-Each picture of the gallery is read and encoded once. Queries are composed while the batch that holds their
+Each image of the gallery is read and encoded once. Queries are composed while the batch that holds their
 reference is at hand: local features are by far the largest thing here (hundreds of times the global one), and so
-they never outlive their batch. What stays is one global feature a picture and one composed feature a query. Scores
-exist for a block of queries at a time, so that a gallery of a hundred thousand pictures needs no more memory than that.
+they never outlive their batch. What stays is one global feature an image and one composed feature a query. Scores
+exist for a block of queries at a time, so that a gallery of a hundred thousand images needs no more memory than that.
 
 Copies of a file tie exactly, and then the first of them in the gallery ranks first (`metrics.rank`). How a feature is
-rounded depends on the batch that its picture was in and on the processor, so copies share the feature of the first.
+rounded depends on the batch that its image was in and on the processor, so copies share the feature of the first.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from torch.nn import functional as F
 
 from ..backbones.base import DualEncoder, VisionFeatures, image_fingerprint
 from ..benchmarks.base import Benchmark
-from ..errors import ModelError, PictureError
+from ..errors import ImageError, ModelError
 from ..features.cache import FileSource, Say, compute
-from ..images.decode import content_digest, decode_picture, read_file
+from ..images.decode import content_digest, decode_image, read_file
 from ..methods.base import Method
 from ..methods.untrained import Captioned
 from .metrics import (
@@ -45,14 +45,14 @@ from .metrics import (
     similarities,
 )
 
-_BATCH = 32  # pictures through the image tower at a time
+_BATCH = 32  # images through the image tower at a time
 _NORMALISED = 2**13  # cached features normalised at a time
 _SHOWN = 10  # ranks that a report can count on
 _WORTH_SHOWING = 0.5  # of what a perfect ranking would reach
 _SCORES = 2**23  # scores held at a time while ranking: 32 MiB of float32, and a few times that to rank them
 
 Progress = Callable[[int, int], object]
-"""Called with the number of pictures done and the number in all."""
+"""Called with the number of images done and the number in all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ class Evaluation:
     """None where predictions were scored that came from a file."""
     gallery: int
     missing: int
-    """How many of the benchmark's pictures were not there; unless 0, the figures are not comparable."""
+    """How many of the benchmark's images were not there; unless 0, the figures are not comparable."""
     per_query: Mapping[str, NDArray[np.float64]] = field(repr=False)
     """Each metric, `mAP@10` say, for each query (Q,), in the benchmark's order; empty where answers are hidden."""
     references: NDArray[np.int64] = field(repr=False)
@@ -78,9 +78,9 @@ class Evaluation:
     """The gallery positions that each query found (Q, depth), best first and without those it excludes, -1 where
     there are no more; as deep as the deepest cut and at least 10, but no deeper than the gallery."""
     subset_ranking: NDArray[np.int64] | None = field(default=None, repr=False)
-    """The same within each query's few pictures, as deep as the deepest subset cut; None where there are no such."""
+    """The same within each query's few images, as deep as the deepest subset cut; None where there are no such."""
     unreadable: tuple[int, ...] = field(default=(), repr=False)
-    """The gallery positions of pictures that could not be read, which are counted as missing."""
+    """The gallery positions of images that could not be read, which are counted as missing."""
     ceilings: Mapping[str, float] = field(default_factory=dict, repr=False)
     """What each metric would be if every ranking were perfect; 1 for a metric that is not there."""
 
@@ -153,31 +153,31 @@ def evaluate(
     say: Say | None = None,
     allow_unreadable: bool = False,
 ) -> list[Evaluation]:
-    """Score methods on a benchmark, all of them in one pass over the pictures.
+    """Score methods on a benchmark, all of them in one pass over the images.
 
     Args:
         benchmark: the gallery, its queries and the cuts.
         encoder: what encodes the gallery; the methods' models must stand on the same one.
         methods: what composes the queries.
         model: what the result calls the model; where methods have models of their own, one name a method.
-        progress: told after each batch of pictures.
-        cache: a folder to keep the gallery's features in, for the next evaluation on the same pictures by the same
+        progress: told after each batch of images.
+        cache: a folder to keep the gallery's features in, for the next evaluation on the same images by the same
             encoder, or for this one should it be interrupted. Then `progress` is of the queries' references only.
-        say: told now and then how far a cache has got, and of each picture that cannot be read.
-        allow_unreadable: count a picture that cannot be read as missing, instead of stopping at it.
+        say: told now and then how far a cache has got, and of each image that cannot be read.
+        allow_unreadable: count an image that cannot be read as missing, instead of stopping at it.
 
     Returns:
         One evaluation a method, in the order of the methods.
 
     Raises:
-        InputError: if a picture that a query starts from has no caption, and a method needs one.
-        PictureError: if a picture of the gallery cannot be read, unless `allow_unreadable`; none is dropped silently.
+        InputError: if an image that a query starts from has no caption, and a method needs one.
+        ImageError: if an image of the gallery cannot be read, unless `allow_unreadable`; none is dropped silently.
         ModelError: if a feature is not a finite number.
         CacheError: if the cache cannot be written or is damaged.
     """
     models = [model] * len(methods) if isinstance(model, str) else model
     for method in methods:
-        if isinstance(method, Captioned):  # now, not after the first thousand pictures
+        if isinstance(method, Captioned):  # now, not after the first thousand images
             method.require(_references(benchmark))
     queries = _Queries(benchmark, methods, encoder.joint_width)
     tell, note = progress or (lambda done, total: None), say or (lambda message: None)
@@ -185,7 +185,7 @@ def evaluate(
 
     def lose(position: int, reason: str) -> None:
         if not allow_unreadable:
-            raise PictureError(f"{reason} Replace the file, or count it as missing with --allow-missing.")
+            raise ImageError(f"{reason} Replace the file, or count it as missing with --allow-missing.")
         note(f"counted as missing: {reason}")
         lost.add(position)
 
@@ -205,14 +205,14 @@ def evaluate(
 
 
 def _references(benchmark: Benchmark) -> list[Path]:
-    """The files of the pictures that queries start from, as far as they are here."""
+    """The files of the images that queries start from, as far as they are here."""
     gallery = benchmark.gallery
     positions = dict.fromkeys(query.reference for query in benchmark.queries)
     return [gallery.paths[position] for position in positions if position < len(gallery)]
 
 
 def _without(evaluation: Evaluation, unreadable: tuple[int, ...]) -> Evaluation:
-    """The same, which says that these pictures of the gallery were not there."""
+    """The same, which says that these images of the gallery were not there."""
     count = len(unreadable)
     return replace(
         evaluation,
@@ -343,7 +343,7 @@ class _Queries:
 
     def __init__(self, benchmark: Benchmark, methods: Sequence[Method], width: int) -> None:
         self._benchmark, self._methods = benchmark, methods
-        self._asked: dict[int, list[int]] = {}  # the queries that start from each picture
+        self._asked: dict[int, list[int]] = {}  # the queries that start from each image
         for number, query in enumerate(benchmark.queries):
             self._asked.setdefault(query.reference, []).append(number)
         # Zeros, for nothing is composed from a reference that is missing.
@@ -352,12 +352,12 @@ class _Queries:
 
     @property
     def references(self) -> list[int]:
-        """The pictures that queries start from and that are here, in the gallery's order."""
+        """The images that queries start from and that are here, in the gallery's order."""
         return sorted(position for position in self._asked if position < len(self._benchmark.gallery))
 
     def compose(self, positions: Sequence[int], features: VisionFeatures) -> None:
-        """Compose all queries that start from these pictures of the gallery, whose features these are."""
-        # Only pictures that a query starts from, each once: what a method makes of one serves all its queries.
+        """Compose all queries that start from these images of the gallery, whose features these are."""
+        # Only images that a query starts from, each once: what a method makes of one serves all its queries.
         rows = [row for row, position in enumerate(positions) if position in self._asked]
         if not rows:
             return
@@ -369,7 +369,7 @@ class _Queries:
             for number in self._asked[positions[row]]:
                 for text in self._benchmark.queries[number].texts:
                     texts.append(text)
-                    owner.append(place)  # the picture among those chosen
+                    owner.append(place)  # the image among those chosen
                     asking.append(len(numbers))  # the query among those composed here
                 numbers.append(number)
         for method, target in zip(self._methods, self.composed, strict=True):
@@ -381,14 +381,14 @@ class _Queries:
 
 
 _Lose = Callable[[int, str], None]
-"""Called with the position of a picture that cannot be read, and the reason."""
+"""Called with the position of an image that cannot be read, and the reason."""
 
 
 @torch.inference_mode()
 def _encode(
     benchmark: Benchmark, encoder: DualEncoder, queries: _Queries, progress: Progress, lose: _Lose
 ) -> NDArray[np.float32]:
-    """Unit-length features of the gallery (N, D), zero for a picture that is lost; queries are composed on the way."""
+    """Unit-length features of the gallery (N, D), zero for an image that is lost; queries are composed on the way."""
     paths = benchmark.gallery.paths
     gallery = np.zeros((len(paths), encoder.joint_width), dtype=np.float32)
     digests: list[str | None] = [None] * len(paths)
@@ -434,16 +434,16 @@ def _encode_into(
 def _pixels(
     paths: Sequence[Path], positions: Sequence[int], encoder: DualEncoder, progress: Progress, lose: _Lose
 ) -> Iterator[tuple[list[int], Tensor, list[str]]]:
-    """Batches of pictures at these positions, in order: where they stand (B,), (B, 3, S, S), their files' digests.
+    """Batches of images at these positions, in order: where they stand (B,), (B, 3, S, S), their files' digests.
 
     A batch has at most 32. They are read by threads, at most one batch ahead of the encoder.
     """
 
-    def read(position: int) -> tuple[Tensor, str] | PictureError:
+    def read(position: int) -> tuple[Tensor, str] | ImageError:
         try:
             content = read_file(paths[position])
-            picture = decode_picture(content, paths[position]).image
-        except PictureError as error:
+            picture = decode_image(content, paths[position]).image
+        except ImageError as error:
             return error
         return encoder.preprocess(picture), content_digest(content)
 
@@ -455,9 +455,9 @@ def _pixels(
             found = [(position, future.result()) for position, future in batch]
             ahead.extend((position, pool.submit(read, position)) for position in islice(remaining, _BATCH))
             for position, error in found:
-                if isinstance(error, PictureError):
+                if isinstance(error, ImageError):
                     lose(position, str(error))
-            readable = [(position, *read) for position, read in found if not isinstance(read, PictureError)]
+            readable = [(position, *read) for position, read in found if not isinstance(read, ImageError)]
             if readable:
                 numbers, pictures, digests = zip(*readable, strict=True)
                 yield list(numbers), torch.stack(pictures), list(digests)
@@ -472,14 +472,14 @@ def rank_gallery(
     lost: Collection[int] = (),
     first: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
-    """Rank the gallery for each query, and within its few pictures where the benchmark has such.
+    """Rank the gallery for each query, and within its few images where the benchmark has such.
 
-    Pictures with equal features tie, and rank in gallery order.
+    Images with equal features tie, and rank in gallery order.
 
     Args:
         benchmark: what each query excludes, and the cuts that say how deep to rank.
         composed: (Q, D) unit-length features of the queries.
-        gallery: (N, D) unit-length features of the pictures that are here; may be memory-mapped.
+        gallery: (N, D) unit-length features of the images that are here; may be memory-mapped.
         lost: the positions of those that are treated as missing, for they could not be read.
         first: `metrics.first_equal` of the gallery, where it is known already.
 
@@ -488,7 +488,7 @@ def rank_gallery(
     """
     count, places = len(gallery), benchmark.gallery.places
     first = first_equal(gallery) if first is None else first
-    # Missing pictures take no rank, but a gallery that lacks some is asked for as many ranks as one that is whole.
+    # Missing images take no rank, but a gallery that lacks some is asked for as many ranks as one that is whole.
     ranking = np.full((len(composed), min(_depth(benchmark), places)), -1)
     subset_ranking = np.full((len(composed), max(benchmark.subset_cuts)), -1) if benchmark.subset_cuts else None
     for block in _blocks(range(len(composed)), max(1, _SCORES // max(1, count))):

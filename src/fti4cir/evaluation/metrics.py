@@ -1,9 +1,9 @@
 """Ranking metrics of retrieval, and how sure they are. Pure NumPy.
 
-Q queries, N pictures in the gallery. A *ranking* (Q, k) holds gallery positions, best first, and -1 where a
-query has nothing left to show. *Relevant* (Q, N) says, true or false, which pictures are a query's targets.
+Q queries, N images in the gallery. A *ranking* (Q, k) holds gallery positions, best first, and -1 where a
+query has nothing left to show. *Relevant* (Q, N) says, true or false, which images are a query's targets.
 
-One rule settles ties: of equal scores, the picture that comes first in the gallery ranks first. So a figure
+One rule settles ties: of equal scores, the image that comes first in the gallery ranks first. So a figure
 depends on the scores alone, never on the sorting algorithm, on k or on how queries were put into blocks. Equal features
 get equal scores from `similarities`; a plain matrix product does not promise that.
 """
@@ -68,7 +68,7 @@ def rank(scores: ArrayLike, k: int, exclude: ArrayLike | None = None) -> NDArray
         exclude: (Q, N), true for what must not appear in a query's ranking (its reference, say).
 
     Returns:
-        (Q, min(k, N)) gallery positions; -1 at the end of a row that has fewer pictures left than asked for.
+        (Q, min(k, N)) gallery positions; -1 at the end of a row that has fewer images left than asked for.
 
     Raises:
         ValueError: on a shape that does not fit, k < 1, or a score that is not finite.
@@ -183,7 +183,7 @@ def bootstrap_interval(values: ArrayLike, groups: ArrayLike | None = None, seed:
     """The 95 % percentile bootstrap interval of a mean over queries.
 
     Queries are drawn with replacement, as many as there are, 2,000 times; the interval runs from the 2.5th to the
-    97.5th percentile of the means. Queries that share something succeed and fail together (the same picture asked
+    97.5th percentile of the means. Queries that share something succeed and fail together (the same image asked
     for in ten colours is not ten independent trials): give such queries the same group, and whole groups are
     drawn instead. Without that the interval would be too narrow.
 

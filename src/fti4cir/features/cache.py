@@ -1,7 +1,7 @@
-"""What a frozen encoder makes of pictures and sentences, computed once and read from memory-mapped files.
+"""What a frozen encoder makes of images and sentences, computed once and read from memory-mapped files.
 
-A cache is a folder. `image.f32` and `local.f16` hold the pictures' features, which grow in blocks of fixed
-pictures; a block counts once `blocks.jsonl` has a line for it, whatever else a process that was killed left
+A cache is a folder. `image.f32` and `local.f16` hold the images' features, which grow in blocks of fixed
+images; a block counts once `blocks.jsonl` has a line for it, whatever else a process that was killed left
 behind. The line also notes what the block's files were: their size and time, which are compared on each use, and
 a digest of their content, which decides where those differ.
 """
@@ -28,24 +28,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..backbones.base import DualEncoder, VisionFeatures, image_fingerprint
-from ..errors import CacheError, ModelError, NoRoomError, PictureError
-from ..images.decode import FileReader, content_digest, decode_picture
+from ..errors import CacheError, ImageError, ModelError, NoRoomError
+from ..images.decode import FileReader, content_digest, decode_image
 from ..inversion.compose import encode_sentences
 
 Say = Callable[[str], None]
 
 _BLOCK = 64
-"""Pictures that pass the image tower together: the same ones with an interruption as without, for how many there
+"""Images that pass the image tower together: the same ones with an interruption as without, for how many there
 are in a batch may decide how their features are rounded."""
 _TEXT_BLOCK = 256
 """Sentences that pass the text tower together, likewise."""
 
 
 class Reader(Protocol):
-    """An opened source of pictures."""
+    """An opened source of images."""
 
     def read(self, name: str) -> bytes:
-        """The content of a picture's file; PictureError if it cannot be read."""
+        """The content of an image's file; ImageError if it cannot be read."""
         ...
 
     def stamp(self, name: str) -> str:
@@ -54,11 +54,11 @@ class Reader(Protocol):
 
 
 class Source(Protocol):
-    """Named pictures, in a folder, a tar file or anywhere."""
+    """Named images, in a folder, a tar file or anywhere."""
 
     @property
     def names(self) -> Sequence[str]:
-        """What the pictures are called, in a fixed order."""
+        """What the images are called, in a fixed order."""
         ...
 
     def reader(self) -> AbstractContextManager[Reader]:
@@ -68,7 +68,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class FileSource:
-    """Pictures that are files, each named by its path."""
+    """Images that are files, each named by its path."""
 
     names: tuple[str, ...]
 
@@ -88,10 +88,10 @@ class Share(NamedTuple):
 
 @dataclass(frozen=True)
 class Features:
-    """The frozen encoder's features of N pictures."""
+    """The frozen encoder's features of N images."""
 
     image: NDArray[np.float32]
-    """(N, D), not normalised; zero for a picture that cannot be read."""
+    """(N, D), not normalised; zero for an image that cannot be read."""
     local: NDArray[np.float16] | None
     """(N, P, V), in half precision to halve the disk and what is read of it; None if they were not asked for."""
     unreadable: dict[int, str]
@@ -108,7 +108,7 @@ class Features:
 
 
 class StreamedFeatures:
-    """Features whose local part, too large to keep, is computed from the pictures each time."""
+    """Features whose local part, too large to keep, is computed from the images each time."""
 
     def __init__(self, features: Features, source: Source, encoder: DualEncoder) -> None:
         self.image, self.unreadable = features.image, features.unreadable
@@ -120,7 +120,7 @@ class StreamedFeatures:
         """As `Features.take`.
 
         Raises:
-            PictureError: if a picture could be read when the training began, but no longer.
+            ImageError: if an image could be read when the training began, but no longer.
 
         """
         if self._reader is None:
@@ -128,7 +128,7 @@ class StreamedFeatures:
         names = [self._source.names[row] for row in rows]
         pictures = list(_prepare(names, self._reader, self._encoder))
         for picture in pictures:
-            if isinstance(picture.pixels, PictureError):
+            if isinstance(picture.pixels, ImageError):
                 raise picture.pixels
         pixels = [picture.pixels for picture in pictures if isinstance(picture.pixels, Tensor)]
         blocks = [
@@ -147,21 +147,21 @@ class StreamedFeatures:
 def compute(
     folder: Path, encoder: DualEncoder, source: Source, say: Say, local: bool = True, share: Share | None = None
 ) -> Features:
-    """Compute the features of all pictures, as far as `folder` does not hold them yet.
+    """Compute the features of all images, as far as `folder` does not hold them yet.
 
-    A picture whose file has changed since is computed anew, together with its block.
+    An image whose file has changed since is computed anew, together with its block.
 
     Args:
         folder: the cache; made if missing.
         encoder: the frozen dual encoder.
-        source: the pictures.
+        source: the images.
         say: gets a line of progress now and then.
         local: whether the local features are kept, too; they are by far the larger part.
         share: of several processes that call this together, each computes its share of the blocks.
 
     Raises:
         NoRoomError: if the disk has too little room for them; nothing was written.
-        CacheError: if the folder holds the features of other pictures or of another encoder, or cannot be
+        CacheError: if the folder holds the features of other images or of another encoder, or cannot be
             written to.
         ModelError: if a feature is not a finite number.
 
@@ -188,13 +188,13 @@ def _compute_blocks(cache: _Cache, todo: Sequence[int], reader: Reader, say: Say
             told = time.monotonic()
             left = (told - started) / (number + 1) * (len(todo) - number - 1)
             say(
-                f"image features: block {number + 1} of {len(todo)}, {done / (told - started):.0f} pictures a second; "
+                f"image features: block {number + 1} of {len(todo)}, {done / (told - started):.0f} images a second; "
                 f"about {left / 60:.0f} min left"
             )
 
 
 def require_room(folder: Path, encoder: DualEncoder, count: int, local: bool = True) -> None:
-    """Refuse to lay out the features of `count` pictures where the disk has too little room; NoRoomError says so."""
+    """Refuse to lay out the features of `count` images where the disk has too little room; NoRoomError says so."""
     if (folder / "key").exists():
         return
     layout = _layout(encoder, count).items()
@@ -212,7 +212,7 @@ def require_room(folder: Path, encoder: DualEncoder, count: int, local: bool = T
 
 
 def _layout(encoder: DualEncoder, count: int) -> dict[str, tuple[type[np.floating[Any]], tuple[int, ...]]]:
-    """The type and the shape of each kind of features, of `count` pictures."""
+    """The type and the shape of each kind of features, of `count` images."""
     probe = encoder.encode_pixels(torch.zeros(1, 3, encoder.input_size, encoder.input_size))
     return {
         "image": (np.float32, (count, *probe.image.shape[1:])),
@@ -221,7 +221,7 @@ def _layout(encoder: DualEncoder, count: int) -> dict[str, tuple[type[np.floatin
 
 
 class _Cache:
-    """The files of a cache of pictures' features."""
+    """The files of a cache of images' features."""
 
     def __init__(self, folder: Path, encoder: DualEncoder, source: Source, local: bool) -> None:
         self.folder, self.encoder, self.names = folder, encoder, source.names
@@ -240,7 +240,7 @@ class _Cache:
             self._lay_out(key)
         if key.read_text() != self.key:
             raise CacheError(
-                f"{self.folder} holds the features of other pictures or of another encoder; delete it or choose "
+                f"{self.folder} holds the features of other images or of another encoder; delete it or choose "
                 "another folder."
             )
         with _writing(self.folder):
@@ -263,7 +263,7 @@ class _Cache:
         return {block: line for block, line in last.items() if "digests" in line}
 
     def outdated(self, reader: Reader, write: bool) -> list[int]:
-        """The blocks that have to be computed: those without a line, and those of which a picture has changed.
+        """The blocks that have to be computed: those without a line, and those of which an image has changed.
 
         Files that were only touched or copied are read once: with `write`, the journal notes their new stamps.
         """
@@ -277,7 +277,7 @@ class _Cache:
             names = self._names_of(block)
             stamps = [reader.stamp(name) for name in names]
             if any(
-                # A picture that could not be read may be again, with the same stamp: permissions do not change it.
+                # An image that could not be read may be again, with the same stamp: permissions do not change it.
                 (digest is None or stamp != noted) and _digest(name, reader) != digest
                 for name, stamp, noted, digest in zip(names, stamps, entry["stamps"], entry["digests"], strict=True)
             ):
@@ -290,7 +290,7 @@ class _Cache:
         return todo
 
     def compute_block(self, block: int, reader: Reader) -> int:
-        """Compute and write a block; gives its number of pictures."""
+        """Compute and write a block; gives its number of images."""
         names = self._names_of(block)
         start, count = block * _BLOCK, len(names)
         stamps = [reader.stamp(name) for name in names]  # before the contents, which may change in between
@@ -305,7 +305,7 @@ class _Cache:
                     values[readable] = getattr(features, name).cpu().numpy()
         if not all(np.isfinite(values).all() for values in rows.values()):
             raise ModelError(
-                f"{self.encoder.name} gives features that half precision cannot hold, for one of the {count} pictures "
+                f"{self.encoder.name} gives features that half precision cannot hold, for one of the {count} images "
                 f"from {names[0]} on."
             )
         entry = {
@@ -315,7 +315,7 @@ class _Cache:
             "unreadable": {
                 start + place: str(picture.pixels)
                 for place, picture in enumerate(pictures)
-                if isinstance(picture.pixels, PictureError)
+                if isinstance(picture.pixels, ImageError)
             },
         }
         self._note({"block": block})  # takes back what an earlier line said, before its rows are overwritten
@@ -349,29 +349,29 @@ class _Cache:
 
 
 class _Picture(NamedTuple):
-    pixels: Tensor | PictureError
+    pixels: Tensor | ImageError
     """The tower's input (3, S, S), or why there is none."""
     digest: str | None
     """Of the file's content; None if it could not be read."""
 
 
 def _prepare(names: Sequence[str], reader: Reader, encoder: DualEncoder) -> Iterator[_Picture]:
-    """Read and decode pictures, in order."""
+    """Read and decode images, in order."""
 
-    def contents() -> Iterator[tuple[str, bytes | PictureError]]:
+    def contents() -> Iterator[tuple[str, bytes | ImageError]]:
         for name in names:
             try:
                 yield name, reader.read(name)
-            except PictureError as error:
+            except ImageError as error:
                 yield name, error
 
-    def prepare(item: tuple[str, bytes | PictureError]) -> _Picture:
+    def prepare(item: tuple[str, bytes | ImageError]) -> _Picture:
         name, content = item
-        if isinstance(content, PictureError):
+        if isinstance(content, ImageError):
             return _Picture(content, None)
         try:
-            pixels = encoder.preprocess(decode_picture(content, name).image)
-        except PictureError as error:
+            pixels = encoder.preprocess(decode_image(content, name).image)
+        except ImageError as error:
             return _Picture(error, content_digest(content))
         return _Picture(pixels, content_digest(content))
 
@@ -383,7 +383,7 @@ def _prepare(names: Sequence[str], reader: Reader, encoder: DualEncoder) -> Iter
 def _digest(name: str, reader: Reader) -> str | None:
     try:
         return content_digest(reader.read(name))
-    except PictureError:  # told where the block is computed
+    except ImageError:  # told where the block is computed
         return None
 
 

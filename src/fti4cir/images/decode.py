@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from ..errors import InputError, PictureError
+from ..errors import ImageError, InputError
 from ..files import require_folder
 from .colours import to_srgb
 from .file import decoded
@@ -95,7 +95,7 @@ _LEFT_OUT = frozenset(
 )
 
 _ORIENTATION_TAG = 0x0112
-# What makes a picture upright again, by the value of its EXIF orientation (1 is upright already).
+# What makes an image upright again, by the value of its EXIF orientation (1 is upright already).
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -108,27 +108,27 @@ _UPRIGHT = {
 
 
 class Picture(NamedTuple):
-    """A decoded picture and its size in the file."""
+    """A decoded image and its size in the file."""
 
     image: Image.Image
-    """Upright RGB; may be smaller than the file's (see `at_least` of `decode_picture`)."""
+    """Upright RGB; may be smaller than the file's (see `at_least` of `decode_image`)."""
     width: int
-    """Of the upright picture at full size, in pixels."""
+    """Of the upright image at full size, in pixels."""
     height: int
     missing: float = 0.0
     """The share of it that the file does not hold, for it is cut short or damaged; that part is grey."""
 
 
-class CutPictureWarning(UserWarning):
-    """A part of a picture is missing from its file, and the rest is read."""
+class CutImageWarning(UserWarning):
+    """A part of an image is missing from its file, and the rest is read."""
 
 
-def find_pictures(
+def find_images(
     folder: str | Path,
     on_error: Callable[[OSError], object] | None = None,
     on_unsupported: Callable[[Path, str], object] | None = None,
 ) -> list[Path]:
-    """All picture files below a folder, by extension, sorted; paths begin with `folder` as it was given.
+    """All image files below a folder, by extension, sorted; paths begin with `folder` as it was given.
 
     Hidden files and folders (names that begin with a dot) are left out, and so are the folders in which systems
     keep previews and deleted files (`@eaDir`, `#recycle`, `__MACOSX`, ...). Links to folders are followed, except
@@ -146,7 +146,7 @@ def find_pictures(
     walked: set[Path] = set()
     folders, links = [top], list[Path]()
     while folders or links:
-        # Links come last, so that a picture is found under its real path if it has one below the top.
+        # Links come last, so that an image is found under its real path if it has one below the top.
         here = folders.pop() if folders else links.pop(0)
         real = here.resolve()
         if real in walked or (real != real_top and real_top.is_relative_to(real)):
@@ -176,25 +176,25 @@ def find_pictures(
 
 
 def read_file(path: str | Path) -> bytes:
-    """The bytes of a picture file; a PictureError if it is missing, not a file, or may not be read."""
+    """The bytes of an image file; a ImageError if it is missing, not a file, or may not be read."""
     path = Path(path)
     try:
         # Opening a pipe would wait for ever, and reading a device might never end.
         if not stat.S_ISREG(path.stat().st_mode):
-            raise PictureError(f"Cannot read '{path}': it is not a file.")
+            raise ImageError(f"Cannot read '{path}': it is not a file.")
         return path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        raise PictureError(f"Cannot read '{path}': {getattr(error, 'strerror', None) or error}.") from error
+        raise ImageError(f"Cannot read '{path}': {getattr(error, 'strerror', None) or error}.") from error
 
 
 class FileReader:
-    """Reads pictures that are files below a folder."""
+    """Reads images that are files below a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def read(self, name: str) -> bytes:
-        """The content of a file; PictureError if it cannot be read."""
+        """The content of a file; ImageError if it cannot be read."""
         return read_file(self._folder / name)
 
     def stamp(self, name: str) -> str:
@@ -211,20 +211,20 @@ def content_digest(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-def decode_picture(data: bytes, name: str | Path, at_least: int | None = None) -> Picture:
-    """Decode the content of a picture file; `name` is what errors call it.
+def decode_image(data: bytes, name: str | Path, at_least: int | None = None) -> Picture:
+    """Decode the content of an image file; `name` is what errors call it.
 
     With `at_least`, a JPEG may be decoded at a half, a quarter or an eighth of its size, as long as both sides
-    keep at least so many pixels: several times faster when only a small picture is needed. Without it, pixels are
+    keep at least so many pixels: several times faster when only a small image is needed. Without it, pixels are
     exact, but for JPEGs so large that they would take more than a gibibyte of memory.
 
-    A file of which no more than half is missing is read, with a CutPictureWarning.
+    A file of which no more than half is missing is read, with a CutImageWarning.
 
-    Raises PictureError if the content is not a picture of a known format, too much of it is missing, or it would
+    Raises ImageError if the content is not an image of a known format, too much of it is missing, or it would
     take too much memory.
     """
     if not data:
-        raise PictureError(f"Cannot read '{name}': the file is empty.")
+        raise ImageError(f"Cannot read '{name}': the file is empty.")
     try:
         with decoded(data, at_least) as found:
             if found.image.format == "TIFF" and UNSUPPORTED.get(Path(name).suffix.lower()) == RAW:
@@ -235,16 +235,16 @@ def decode_picture(data: bytes, name: str | Path, at_least: int | None = None) -
             upright = _upright_rgb(found.image, found.missing)
             missing = 0.0 if found.missing is None else float(np.asarray(found.missing).mean()) / 255
     except UnidentifiedImageError as error:
-        raise PictureError(f"Cannot read '{name}': {_what_it_is(data, name)}.") from error
+        raise ImageError(f"Cannot read '{name}': {_what_it_is(data, name)}.") from error
     # Pillow's decoders meet broken files with errors of almost any class (OSError, SyntaxError, ValueError,
     # struct.error, ...); for whoever gave the file they all mean one thing.
     except Exception as error:
-        raise PictureError(f"Cannot read '{name}': {_reason(error)}.") from error
+        raise ImageError(f"Cannot read '{name}': {_reason(error)}.") from error
     if missing:
         warnings.warn(
-            f"The file '{name}' is cut short or damaged: {share_of(missing)} of the picture is missing; the rest was "
+            f"The file '{name}' is cut short or damaged: {share_of(missing)} of the image is missing; the rest was "
             "read.",
-            CutPictureWarning,
+            CutImageWarning,
             stacklevel=2,
         )
     return Picture(upright, width, height, missing)
@@ -255,37 +255,37 @@ def share_of(missing: float) -> str:
     return "less than 1 %" if missing < 0.01 else f"{100 * missing:.0f} %"
 
 
-def open_picture(source: Source, at_least: int | None = None) -> Image.Image:
-    """A picture from a file, a PIL image or an array, as an upright RGB image in sRGB.
+def open_image(source: Source, at_least: int | None = None) -> Image.Image:
+    """An image from a file, a PIL image or an array, as an upright RGB image in sRGB.
 
     EXIF orientation is obeyed; an embedded colour profile is converted to sRGB; of an animation or a file with
-    several pages the first picture is taken; transparent places become white; 16-bit, 32-bit and float values are
-    scaled to 8 bit. `at_least` as in `decode_picture`. The result carries no metadata, so it can be given to this
+    several pages the first image is taken; transparent places become white; 16-bit, 32-bit and float values are
+    scaled to 8 bit. `at_least` as in `decode_image`. The result carries no metadata, so it can be given to this
     function again. An array is (H, W, 3) RGB, (H, W, 4) RGB and opacity, or (H, W) grey, uint8.
 
-    Raises PictureError, which names the file and the reason, if there is no picture to be had, InputError for
+    Raises ImageError, which names the file and the reason, if there is no image to be had, InputError for
     anything that is no image.
     """
     if isinstance(source, str | Path):
-        return decode_picture(read_file(source), source, at_least).image
+        return decode_image(read_file(source), source, at_least).image
     if isinstance(source, np.ndarray):
         source = _from_array(source)
     elif not isinstance(source, Image.Image):
         raise InputError(f"An image is {_TAKEN}, not {type(source).__name__}.")
     name = getattr(source, "filename", "") or "the given image"
     if not all(source.size):
-        raise PictureError(f"Cannot read '{name}': it has no pixels.")
+        raise ImageError(f"Cannot read '{name}': it has no pixels.")
     try:
         source.load()
         return _upright_rgb(source)
-    except Exception as error:  # as in decode_picture: a lazily opened file is decoded only here
-        raise PictureError(f"Cannot read '{name}': {_reason(error)}.") from error
+    except Exception as error:  # as in decode_image: a lazily opened file is decoded only here
+        raise ImageError(f"Cannot read '{name}': {_reason(error)}.") from error
 
 
 _TAKEN = "the path of a file, a PIL image, or a NumPy array of uint8, (H, W, 3), (H, W, 4) or (H, W)"
 
 
-def check_pictures(sources: object) -> None:
+def check_images(sources: object) -> None:
     """InputError for what is no list: a single array, for one, would pass for a list of its rows."""
     if isinstance(sources, Image.Image | str | Path | np.ndarray) or not isinstance(sources, Iterable):
         raise InputError(
@@ -302,7 +302,7 @@ def _from_array(array: NDArray[Any]) -> Image.Image:
 
 
 def _what_it_is(data: bytes, name: str | Path) -> str:
-    """Why content that no decoder knows is no picture, in words that suit the middle of a sentence."""
+    """Why content that no decoder knows is no image, in words that suit the middle of a sentence."""
     start = data.lstrip()[:256].lower()
     kind = next((kind for mark, kind in _MARKS.items() if data.startswith(mark)), None)
     if b"<svg" in start:
@@ -310,10 +310,10 @@ def _what_it_is(data: bytes, name: str | Path) -> str:
     elif kind is None and not start.startswith(b"<"):
         kind = UNSUPPORTED.get(Path(name).suffix.lower())
     if kind is not None:
-        return f"it is not a picture of a kind that is supported, but {kind}; export it as JPEG or PNG"
+        return f"it is not an image of a kind that is supported, but {kind}; export it as JPEG or PNG"
     if start.startswith(b"<"):
-        return "it is not a picture, but a web page or text"
-    return "it is not a picture, or of a kind that is not supported"
+        return "it is not an image, but a web page or text"
+    return "it is not an image, or of a kind that is not supported"
 
 
 def _reason(error: Exception) -> str:

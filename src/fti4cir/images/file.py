@@ -242,9 +242,7 @@ def _salvage(data: bytes, at_least: int | None, error: Exception) -> Decoded:
     if missing.all() or (dark.format == "GIF" and "transparency" in dark.info):
         raise error
     if missing.mean() > MOST_MISSING:
-        raise ValueError(
-            f"{100 * missing.mean():.0f} % of the picture is missing, for the file is cut short or damaged"
-        )
+        raise ValueError(f"{100 * missing.mean():.0f} % of the image is missing, for the file is cut short or damaged")
     width, height = _turned_like(dark, size)
     mask = Image.fromarray(np.where(missing, 255, 0).astype(np.uint8)) if missing.any() else None
     return Decoded(dark, width, height, mask)

@@ -1,4 +1,4 @@
-"""From an upright RGB picture to a square one, pixel by pixel as the method's release and torchvision do it."""
+"""From an upright RGB image to a square one, pixel by pixel as the method's release and torchvision do it."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Textual inversion: pictures to pseudo-words, and pseudo-words into sentences."""
+"""Textual inversion: images to pseudo-words, and pseudo-words into sentences."""

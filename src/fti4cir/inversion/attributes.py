@@ -91,7 +91,7 @@ class LatentAttributes(nn.Module):
 
 
 class Selection(NamedTuple):
-    """Which attributes of a picture make words.
+    """Which attributes of an image make words.
 
     `indices` (B, M): the n kept ones first, in the order of their index, then the remaining M - n by
     falling relevance. `counts` (B,): n, at least 1. `relevance` (B, K): sums to one over K.

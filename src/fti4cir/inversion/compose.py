@@ -38,8 +38,8 @@ def encode_sentences(
     Args:
         encoder: the dual encoder whose text tower reads them.
         sentences: S sentences.
-        words: the pseudo-words of B pictures; may be None if no sentence has a slot.
-        owner: (S,) which picture fills each sentence; None: sentence i is filled by picture i.
+        words: the pseudo-words of B images; may be None if no sentence has a slot.
+        owner: (S,) which image fills each sentence; None: sentence i is filled by image i.
 
     Returns:
         (S, D) text features, not normalised, with gradient to the pseudo-words.
@@ -119,7 +119,7 @@ def _attributes_that_fit(encoder: DualEncoder, sentence: Sentence, count: int, p
     room = max(0, encoder.context_length - 2 - words)  # without the start and the end token
     kept = min(count, max(room - text, room // 2))
     if kept < count:
-        _warn(encoder, f"{kept} of the picture's {count} attribute words were used")
+        _warn(encoder, f"{kept} of the image's {count} attribute words were used")
     return kept
 
 

@@ -1,4 +1,4 @@
-"""The Fine-grained Textual Inversion Network: features of a picture to its pseudo-words.
+"""The Fine-grained Textual Inversion Network: features of an image to its pseudo-words.
 
 Source: Lin, Wen, Song, Liu, Hu, Nie, "Fine-grained Textual Inversion Network for Zero-Shot Composed Image
 Retrieval", SIGIR 2024.
@@ -75,7 +75,7 @@ class InversionConfig:
         return cls(**{**entries, "template": Template(**entries.get("template", {}))})
 
     def sentence(self, modification: str | None = None) -> Sentence:
-        """The sentence that a picture's pseudo-words make, and the modification with it where there is one.
+        """The sentence that an image's pseudo-words make, and the modification with it where there is one.
 
         Without attributes it names the subject alone.
         """
@@ -84,9 +84,9 @@ class InversionConfig:
 
 @dataclass(frozen=True)
 class PseudoWords:
-    """What the network makes of B pictures.
+    """What the network makes of B images.
 
-    Only the first `counts[b]` of `attributes[b]` are words of picture b.
+    Only the first `counts[b]` of `attributes[b]` are words of image b.
     """
 
     subject: Tensor
@@ -94,7 +94,7 @@ class PseudoWords:
     attributes: Tensor
     """(B, M, W) the attribute-oriented pseudo-words."""
     counts: Tensor
-    """(B,) how many of them a picture has, 0 to M."""
+    """(B,) how many of them an image has, 0 to M."""
     selected: Tensor
     """(B, M, D) the unit-length local attributes behind them, kept or not."""
     indices: Tensor
@@ -120,14 +120,14 @@ class PseudoWords:
         )
 
     def without_some(self, share: float) -> PseudoWords:
-        """The same, with a random share of each picture's attribute words left out, but never all of them.
+        """The same, with a random share of each image's attribute words left out, but never all of them.
 
         The words that stay keep their order.
         """
         places = torch.arange(self.indices.shape[1], device=self.indices.device)
         words = places < self.counts[:, None]  # (B, M)
         drawn = torch.rand(words.shape, device=words.device)
-        # The luckiest of a picture's words always stays.
+        # The luckiest of an image's words always stays.
         best = drawn.masked_fill(~words, -1.0).argmax(dim=1, keepdim=True) == places
         kept = words & ((drawn >= share) | best)
         order = torch.where(kept, places, len(places) + places).argsort(dim=1)

@@ -18,7 +18,7 @@ class Slot(Enum):
     SUBJECT = "subject"
     """One word."""
     ATTRIBUTES = "attributes"
-    """As many words as the picture has attributes, maybe none."""
+    """As many words as the image has attributes, maybe none."""
 
 
 class Framed(str):

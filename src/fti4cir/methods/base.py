@@ -47,7 +47,7 @@ class Model(Protocol):
 
 
 class Method(Protocol):
-    """Puts a picture and a modification into one feature, to be compared with pictures by cosine."""
+    """Puts an image and a modification into one feature, to be compared with images by cosine."""
 
     @property
     def name(self) -> str:
@@ -61,13 +61,13 @@ class Method(Protocol):
         owner: Sequence[int] | None = None,
         pictures: Sequence[Path] = (),
     ) -> Tensor:
-        """Modifications of pictures to unit-length features, each of which depends on its own picture and text only.
+        """Modifications of images to unit-length features, each of which depends on its own image and text only.
 
         Args:
-            features: of R pictures, image (R, D) and local (R, P, V).
+            features: of R images, image (R, D) and local (R, P, V).
             texts: B modifications. A blank one is a legal query, for benchmarks have such.
-            owner: the row of each text's picture; None: text i belongs to picture i.
-            pictures: the R pictures' files, for a method that knows something of them.
+            owner: the row of each text's image; None: text i belongs to image i.
+            images: the R images' files, for a method that knows something of them.
 
         Returns:
             (B, D).

@@ -24,7 +24,7 @@ from .base import Learner, Model
 
 
 class Inversion:
-    """A picture's pseudo-words in one sentence with the modification, by a network trained as `name`.
+    """An image's pseudo-words in one sentence with the modification, by a network trained as `name`.
 
     Raises:
         ModelError: if the model has no inversion weights, or those of another method.
@@ -32,7 +32,7 @@ class Inversion:
 
     def __init__(self, name: str, model: Model) -> None:
         self.name = name
-        model.require_inversion()  # now, not after the first thousand pictures
+        model.require_inversion()  # now, not after the first thousand images
         if model.method != name:
             raise ModelError(
                 f"{model.name} has weights of {model.method}, none of {name}; train them with `fti4cir train --method "
@@ -48,7 +48,7 @@ class Inversion:
         owner: Sequence[int] | None = None,
         pictures: Sequence[Path] = (),
     ) -> Tensor:
-        """Features of R pictures and B modifications, each of the picture `owner` says, to (B, D)."""
+        """Features of R images and B modifications, each of the image `owner` says, to (B, D)."""
         return self._model.compose_features(features, texts, owner, allow_blank=True)
 
 
@@ -118,7 +118,7 @@ _PAPER = TrainingConfig(caption_split="release")
 _COMPOSED = TrainingConfig(
     epochs=5, batch_size=32, learning_rate=1e-3, schedule="cosine", warmup_steps=50, clip_norm=1.0, average=0.998,
     # The orthogonality of vectors without negative numbers is reached soonest by constant ones: with the paper's
-    # weights the attributes of `mini` lost all that differs between pictures.
+    # weights the attributes of `mini` lost all that differs between images.
     weights=LossWeights(
         contrastive=0.3, orthogonality=0.1, regularization_attributes=5.0,
         composed=2.0, composed_image=2.0, description=2.0,
@@ -155,4 +155,4 @@ FTI4CIR = Learner(
     objective=InversionObjective,
 )
 """`paper`: the release's recipe. `composed`: ours, with composed and description losses, for small encoders and few
-pictures. Each also with one part taken away, as `paper-no-selection`."""
+images. Each also with one part taken away, as `paper-no-selection`."""

@@ -1,4 +1,4 @@
-"""LinCIR: one pseudo-word a picture, learned from sentences alone.
+"""LinCIR: one pseudo-word an image, learned from sentences alone.
 
 Gu, Chun, Kim, Kang, Yun, "Language-only Training of Zero-shot Composed Image Retrieval", CVPR 2024.
 """
@@ -82,8 +82,8 @@ class LinCirObjective:
     """Self-masking projection: the sentence whose keywords are replaced by the word that the network makes of the
     whole sentence's feature shall have that feature.
 
-    The network sees the text feature with noise, since it will see picture features later. As published it is the
-    raw feature, and pictures are not used at all; the quick recipe gives it the length of the picture's own.
+    The network sees the text feature with noise, since it will see image features later. As published it is the
+    raw feature, and images are not used at all; the quick recipe gives it the length of the image's own.
     """
 
     extra: Mapping[str, Any] = MappingProxyType({})
@@ -103,7 +103,7 @@ class LinCirObjective:
 
     def _with_noise(self, text: Tensor, image: Tensor) -> Tensor:
         """What the network sees of text features (B, D). Noise of a random amount for each sentence reaches from the
-        texts' region to the pictures'."""
+        texts' region to the images'."""
         if self._config.text_noise == "unit":
             return text + torch.rand(len(text), 1, device=text.device) * torch.randn_like(text)
         length = image.norm(dim=-1, keepdim=True)
@@ -160,5 +160,5 @@ LINCIR = Learner(
     default="lincir",
     objective=LinCirObjective,
 )
-"""`lincir`: as published. `lincir-quick`: ours, for small encoders and few pictures, which takes minutes. Figures that
+"""`lincir`: as published. `lincir-quick`: ours, for small encoders and few images, which takes minutes. Figures that
 are published with it hold only as long as it stays as it is."""

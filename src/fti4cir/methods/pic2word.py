@@ -1,6 +1,6 @@
-"""Pic2Word: one pseudo-word a picture, from contrastive learning alone.
+"""Pic2Word: one pseudo-word an image, from contrastive learning alone.
 
-Saito, Sohn, Zhang, Li, Lee, Saenko, Pfister, "Pic2Word: Mapping Pictures to Words for Zero-shot Composed Image
+Saito, Sohn, Zhang, Li, Lee, Saenko, Pfister, "Pic2Word: Mapping Images to Words for Zero-shot Composed Image
 Retrieval", CVPR 2023.
 """
 
@@ -54,5 +54,5 @@ PIC2WORD = Learner(
     default="pic2word",
     objective=InversionObjective,
 )
-"""`pic2word`: as published. `pic2word-quick`: ours, for small encoders and few pictures, which takes minutes. Figures
+"""`pic2word`: as published. `pic2word-quick`: ours, for small encoders and few images, which takes minutes. Figures
 that are published with it hold only as long as it stays as it is."""

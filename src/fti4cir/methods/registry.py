@@ -19,7 +19,7 @@ from .untrained import Captioned, ImageOnly, TextOnly, WeightedSum
 
 
 class Captions(NamedTuple):
-    """Captions of the pictures in a folder."""
+    """Captions of the images in a folder."""
 
     images: Path
     table: Path
@@ -54,7 +54,7 @@ def create(
     Args:
         name: one of `METHODS`.
         model: what encodes texts and composes.
-        image_weight: the picture's share in `sum`, from 0 to 1.
+        image_weight: the image's share in `sum`, from 0 to 1.
         captions: for `caption`.
         say: gets a line of progress now and then from a method that prepares for minutes, as `searle-oti` does.
 
@@ -75,7 +75,7 @@ def create(
             return WeightedSum(model, image_weight)
         case "caption":
             if captions is None:
-                raise InputError("The method caption needs captions of the pictures; give them with --captions FILE.")
+                raise InputError("The method caption needs captions of the images; give them with --captions FILE.")
             return Captioned.read(model, captions.images, captions.table)
     raise _unknown(name)
 

@@ -1,4 +1,4 @@
-"""SEARLE: one pseudo-word a picture, found by optimisation, and a network that learns to find it at once.
+"""SEARLE: one pseudo-word an image, found by optimisation, and a network that learns to find it at once.
 
 Baldrati, Agnolucci, Bertini, Del Bimbo, "Zero-Shot Composed Image Retrieval with Textual Inversion", ICCV 2023.
 There a language model writes the sentences that keep a pseudo-word near to real ones; here the captions of the
@@ -93,13 +93,13 @@ class Concepts:
         return cls(names, said, features, _replaced)
 
     def nearest(self, image: Tensor, count: int) -> list[list[int]]:
-        """For each picture (B, D) the places of the concepts that are nearest to it, best first."""
+        """For each image (B, D) the places of the concepts that are nearest to it, best first."""
         similar = F.normalize(image, dim=-1) @ self.features.to(image.device).T
         places: list[list[int]] = similar.topk(min(count, len(self.names))).indices.tolist()
         return places
 
     def draw(self, nearest: Sequence[Sequence[int]], generators: Sequence[random.Random]) -> list[Phrase]:
-        """For each picture, by a generator of its own, a sentence about one of its nearest concepts."""
+        """For each image, by a generator of its own, a sentence about one of its nearest concepts."""
         drawn = []
         for places, random_ in zip(nearest, generators, strict=True):
             place = random_.choice(places)
@@ -217,7 +217,7 @@ def _pseudo_and_real(encoder: DualEncoder, words: PseudoWords, phrases: Sequence
 # -- words by optimisation ------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Optimization:
-    """How a picture's word is found; the fields are those of `TrainingConfig` that begin with `inversion_`."""
+    """How an image's word is found; the fields are those of `TrainingConfig` that begin with `inversion_`."""
 
     steps: int = TrainingConfig.inversion_steps
     concepts: int = TrainingConfig.inversion_concepts
@@ -235,7 +235,7 @@ class Optimization:
 
     @property
     def sentences(self) -> list[Sentence]:
-        """In which the text tower shall see the picture."""
+        """In which the text tower shall see the image."""
         return [_TEMPLATE.pseudo(with_attributes=False)] if self.templates == 1 else templates()
 
 
@@ -246,16 +246,16 @@ def invert(
     optimization: Optimization,
     seeds: Sequence[Sequence[int]] | None = None,
 ) -> Tensor:
-    """Optimisation-based textual inversion: the word of each picture in whose sentence the text tower sees it.
+    """Optimisation-based textual inversion: the word of each image in whose sentence the text tower sees it.
 
-    A picture's word depends on the picture and its seed alone, not on the others beside it.
+    An image's word depends on the image and its seed alone, not on the others beside it.
 
     Args:
         encoder: the frozen dual encoder.
         image: (B, D) image features.
         concepts: what keeps the words near to real ones.
         optimization: how.
-        seeds: of the random choices of each picture, numbers that are not negative; None: all make the same ones.
+        seeds: of the random choices of each image, numbers that are not negative; None: all make the same ones.
 
     Returns:
         (B, W) token embeddings.
@@ -278,7 +278,7 @@ def invert(
             loss = losses.regularization(seen, image)
             loss = loss + _INVERSION_REGULARIZATION * losses.regularization(pseudo, real)
             optimizer.zero_grad()
-            # Of the mean over the batch, so that a picture's word does not depend on how many others there are.
+            # Of the mean over the batch, so that an image's word does not depend on how many others there are.
             (loss * len(image)).backward()
             optimizer.step()
             average.lerp_(tokens.detach(), 1 - optimization.average)
@@ -354,7 +354,7 @@ class OptimizedInversion:
         owner: Sequence[int] | None = None,
         pictures: Sequence[Path] = (),
     ) -> Tensor:
-        """Features of R pictures and B modifications, each of the picture `owner` says, to (B, D)."""
+        """Features of R images and B modifications, each of the image `owner` says, to (B, D)."""
         image = features.image.to(self._encoder.device)
         tokens = invert(self._encoder, image, self._concepts(), self._optimization)
         rows = torch.arange(len(texts)) if owner is None else torch.tensor(list(owner))
@@ -367,7 +367,7 @@ class OptimizedInversion:
 
 # -- the network ----------------------------------------------------------------------------------------------
 class SearleObjective:
-    """Distillation of the optimised words into the network, each told from those of the other pictures."""
+    """Distillation of the optimised words into the network, each told from those of the other images."""
 
     def __init__(self, config: TrainingConfig, corpus: Corpus) -> None:
         self._encoder, self._count = corpus.encoder, config.concepts
@@ -470,5 +470,5 @@ SEARLE = Learner(
     default="searle",
     objective=SearleObjective,
 )
-"""`searle`: as published. `searle-quick`: ours, for small encoders and few pictures, which takes minutes. Figures that
+"""`searle`: as published. `searle-quick`: ours, for small encoders and few images, which takes minutes. Figures that
 are published with it hold only as long as it stays as it is."""

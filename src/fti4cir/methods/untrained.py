@@ -1,4 +1,4 @@
-"""Methods that learn nothing: the picture alone, the text alone, their weighted sum, a caption of the picture."""
+"""Methods that learn nothing: the image alone, the text alone, their weighted sum, a caption of the image."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ class ImageOnly:
         owner: Sequence[int] | None = None,
         pictures: Sequence[Path] = (),
     ) -> Tensor:
-        """Picture features (R, D), not normalised, to unit length, that of each text's owner (B, D)."""
+        """Image features (R, D), not normalised, to unit length, that of each text's owner (B, D)."""
         unit = F.normalize(features.image, dim=-1)
         return unit if owner is None else unit[list(owner)]
 
 
 class TextOnly:
-    """The modification's feature: what a search finds that does not look at the picture."""
+    """The modification's feature: what a search finds that does not look at the image."""
 
     name = "text"
 
@@ -61,7 +61,7 @@ class TextOnly:
         owner: Sequence[int] | None = None,
         pictures: Sequence[Path] = (),
     ) -> Tensor:
-        """B texts to unit-length features (B, D); the pictures make no difference."""
+        """B texts to unit-length features (B, D); the images make no difference."""
         # A block of queries repeats a few texts many times: encode each once.
         distinct = {text: row for row, text in enumerate(dict.fromkeys(texts))}
         encoded = self._model.encode_texts(list(distinct), allow_blank=True).to(features.image.device)
@@ -69,7 +69,7 @@ class TextOnly:
 
 
 class WeightedSum:
-    """`image_weight` of the picture's unit-length feature and the rest of the text's; 0.5 is their mean.
+    """`image_weight` of the image's unit-length feature and the rest of the text's; 0.5 is their mean.
 
     Where the two cancel each other out exactly, the sum has no direction and the feature is zero.
 
@@ -92,19 +92,19 @@ class WeightedSum:
         owner: Sequence[int] | None = None,
         pictures: Sequence[Path] = (),
     ) -> Tensor:
-        """Features of R pictures and B texts, each of the picture that `owner` says, to (B, D)."""
+        """Features of R images and B texts, each of the image that `owner` says, to (B, D)."""
         image, text = self._image.compose(features, texts, owner), self._text.compose(features, texts)
         return F.normalize(self._weight * image + (1 - self._weight) * text, dim=-1)
 
 
 class Captioned:
-    """A caption of the picture in the place of its pseudo-words: `a photo of {caption} but {modification}`.
+    """A caption of the image in the place of its pseudo-words: `a photo of {caption} but {modification}`.
 
-    Of several captions of a picture the first counts.
+    Of several captions of an image the first counts.
 
     Args:
         model: what encodes texts.
-        captions: a caption for each picture's file.
+        captions: a caption for each image's file.
     """
 
     name = "caption"
@@ -121,12 +121,12 @@ class Captioned:
         return cls(model, {(images / name).absolute(): captions[0].text for name, captions in first})
 
     def require(self, pictures: Sequence[Path]) -> None:
-        """InputError unless each of these pictures' files has a caption."""
+        """InputError unless each of these images' files has a caption."""
         without = [picture for picture in pictures if picture.absolute() not in self._captions]
         if without:
-            count = f"; {len(without):,} pictures have none" if len(without) > 1 else ""
+            count = f"; {len(without):,} images have none" if len(without) > 1 else ""
             raise InputError(
-                f"The picture {without[0]} has no caption{count}; caption all of them with `fti4cir caption FOLDER "
+                f"The image {without[0]} has no caption{count}; caption all of them with `fti4cir caption FOLDER "
                 "--output captions.jsonl`."
             )
 
@@ -137,10 +137,10 @@ class Captioned:
         owner: Sequence[int] | None = None,
         pictures: Sequence[Path] = (),
     ) -> Tensor:
-        """R pictures' files and B modifications, each of the picture `owner` says, to (B, D).
+        """R images' files and B modifications, each of the image `owner` says, to (B, D).
 
         Raises:
-            InputError: if a picture has no caption.
+            InputError: if an image has no caption.
         """
         self.require(pictures)
         known = [self._captions[picture.absolute()] for picture in pictures]

@@ -1,4 +1,4 @@
-"""What the model makes of a picture: its pseudo-words, the real words most like them, where each one looked."""
+"""What the model makes of an image: its pseudo-words, the real words most like them, where each one looked."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from ..backbones.base import DualEncoder
 from ..errors import InputError
-from ..images.decode import open_picture
+from ..images.decode import open_image
 from ..images.preprocess import padding
 from ..inversion.compose import encode_sentences
 from ..inversion.network import PseudoWords
@@ -71,7 +71,7 @@ class NearWord:
 
 @dataclass(frozen=True)
 class Attribute:
-    """An attribute-oriented pseudo-word that a picture got."""
+    """An attribute-oriented pseudo-word that an image got."""
 
     latent: int
     """Which of the K latent attributes it is."""
@@ -84,11 +84,11 @@ class Attribute:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a model makes of one picture."""
+    """What a model makes of one image."""
 
     model: str
     source: str
-    """The picture's file name, or empty."""
+    """The image's file name, or empty."""
     picture: Image.Image
     """Upright, in RGB."""
     subject: tuple[NearWord, ...]
@@ -101,7 +101,7 @@ class Explanation:
     """The least relevance of a kept attribute, as far as at least one and at most M are kept; None: M are."""
 
     def to_json(self) -> dict[str, Any]:
-        """All but the picture, as JSON can say it."""
+        """All but the image, as JSON can say it."""
 
         def nearest(words: tuple[NearWord, ...]) -> list[dict[str, Any]]:
             return [{"word": near.word, "similarity": round(near.similarity, 4)} for near in words]
@@ -134,16 +134,16 @@ class Explanation:
 
 @torch.no_grad()
 def explain(model: Model, image: Picture) -> Explanation:
-    """Explain what a model makes of one picture.
+    """Explain what a model makes of one image.
 
     Raises:
-        PictureError: if the picture cannot be read.
+        ImageError: if the image cannot be read.
         ModelError: if the model has no inversion weights.
 
     """
     inversion = model.require_inversion()
     encoder = model.encoder
-    picture = open_picture(image, at_least=_PICTURE_SIZE)
+    picture = open_image(image, at_least=_PICTURE_SIZE)
     features = model.features([image])
     local = features.local.to(encoder.device)
     words = inversion(features.image.to(encoder.device), local)
@@ -195,14 +195,14 @@ _WORDS: weakref.WeakKeyDictionary[DualEncoder, _RealWords] = weakref.WeakKeyDict
 def _nearest_words(
     encoder: DualEncoder, pseudo: PseudoWords
 ) -> tuple[tuple[NearWord, ...], list[tuple[NearWord, ...]]]:
-    """The real words that the text tower reads most like one picture's subject word and each of its n attributes."""
+    """The real words that the text tower reads most like one image's subject word and each of its n attributes."""
     real = _real_words(encoder)
     count = int(pseudo.counts[0])
     subject = encode_sentences(encoder, [(_SUBJECT_TEXT, Slot.SUBJECT)], pseudo)  # (1, D)
     nearest_subject = _nearest(subject, real.subject, real.words)[0]
     if not count:
         return nearest_subject, []
-    # As if each attribute were the only one of a picture of its own.
+    # As if each attribute were the only one of an image of its own.
     single = replace(
         pseudo,
         subject=pseudo.subject.expand(count, -1),
@@ -326,9 +326,9 @@ _INFERNO = np.array(
 
 
 def seen_box(picture: Image.Image) -> tuple[float, float, float, float]:
-    """What `images.preprocess.square` shows the image tower: left, top, right, bottom in the picture's pixels.
+    """What `images.preprocess.square` shows the image tower: left, top, right, bottom in the image's pixels.
 
-    It reaches beyond the picture where that is padded, and leaves out of it what is cropped.
+    It reaches beyond the image where that is padded, and leaves out of it what is cropped.
     """
     width, height = picture.size
     across, down = padding(width, height)
@@ -339,7 +339,7 @@ def seen_box(picture: Image.Image) -> tuple[float, float, float, float]:
 
 
 def heat_overlay(heat: npt.NDArray[np.float32], picture: Image.Image, size: int = _HEAT_SIZE) -> Image.Image:
-    """A heat map (g, g) as an RGBA image to lay over the whole picture, its long side `size` pixels.
+    """A heat map (g, g) as an RGBA image to lay over the whole image, its long side `size` pixels.
 
     Each map has its own scale, from its coldest place to its hottest. What the network did not see is darkened.
     """
@@ -384,7 +384,7 @@ def _page(explanation: Explanation) -> str:
     left, top, right, bottom = seen_box(explanation.picture)
     width, height = explanation.picture.size
     cropped = left > 0.5 or top > 0.5 or right < width - 0.5 or bottom < height - 0.5
-    cut = " The dark border was cut off before the model saw the picture." if cropped else ""
+    cut = " The dark border was cut off before the model saw the image." if cropped else ""
     style = _STYLE.replace("PICTURE", _data_uri(shown, "JPEG", quality=85)).replace(
         "RATIO", f"{shown.width} / {shown.height}"
     )
@@ -414,7 +414,7 @@ are the real words that the text tower reads most like its pseudo-word, and the 
 <body>
 <main>
 <header>
-<div class="photo" role="img" aria-label="The picture"></div>
+<div class="photo" role="img" aria-label="The image"></div>
 <div>
 <p class="over">{html.escape(title)}</p>
 <h1>{_sentence(explanation)}</h1>
@@ -433,9 +433,9 @@ holds, and is the real word that the text tower reads most like it.</p>
 def _summary(explanation: Explanation) -> str:
     count, of = len(explanation.attributes), len(explanation.relevance)
     if not of:
-        return f"{explanation.model} makes one pseudo-word of the picture, for its subject."
+        return f"{explanation.model} makes one pseudo-word of the image, for its subject."
     return (
-        f"{explanation.model} makes {count + 1} pseudo-words of the picture: one for its subject, and "
+        f"{explanation.model} makes {count + 1} pseudo-words of the image: one for its subject, and "
         f"{count} for {'its most relevant attribute' if count == 1 else 'its most relevant attributes'} of {of}."
     )
 
@@ -527,7 +527,7 @@ p { margin: 0 0 .8em; text-wrap: pretty; }
 .subject, .attribute { border-bottom: 3px solid currentColor; white-space: nowrap; }
 .subject { color: var(--subject); }
 .attribute { color: var(--attribute); }
-.photo { background: url(PICTURE) center / 100% 100%; aspect-ratio: RATIO; border-radius: 10px; overflow: hidden;
+.photo { background: url(IMAGE) center / 100% 100%; aspect-ratio: RATIO; border-radius: 10px; overflow: hidden;
   width: min(100%, calc(480px * RATIO)); justify-self: center; }
 .photo img { display: block; width: 100%; height: 100%; transition: opacity .25s; }
 .photo:hover img, #heat:not(:checked) ~ .cards img { opacity: 0; }

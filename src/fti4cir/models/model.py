@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ..backbones.base import DualEncoder, VisionFeatures, image_fingerprint
 from ..errors import InputError, ModelError
-from ..images.decode import Source, check_pictures, open_picture
+from ..images.decode import Source, check_images, open_image
 from ..inversion import prompts
 from ..inversion.compose import encode_sentences
 from ..inversion.network import FineGrainedInversion
@@ -23,7 +23,7 @@ Picture = Source
 
 
 class Model:
-    """Pictures, texts and pictures-with-texts to unit-length features in one joint space.
+    """Images, texts and images-with-texts to unit-length features in one joint space.
 
     Made by `fti4cir.load`. All features come back as float32 on the CPU.
 
@@ -62,27 +62,27 @@ class Model:
 
         Files are decoded exactly. InputError if one of `images` is no image, or there is none at all.
         """
-        check_pictures(images)
+        check_images(images)
         images = list(images)
         blocks = []
         for start in range(0, len(images), batch_size):
-            opened = [open_picture(image) for image in images[start : start + batch_size]]
+            opened = [open_image(image) for image in images[start : start + batch_size]]
             blocks.append(self.encoder.encode_pixels(torch.stack([self.encoder.preprocess(image) for image in opened])))
         if not blocks:
-            raise InputError("There is no picture to encode.")
+            raise InputError("There is no image to encode.")
         return VisionFeatures(
             torch.cat([block.image for block in blocks]), torch.cat([block.local for block in blocks])
         )
 
     def encode_images(self, images: Sequence[Picture], batch_size: int = 32) -> Tensor:
-        """Pictures (paths, PIL images or arrays (H, W, 3) of uint8) to unit-length features (B, D).
+        """Images (paths, PIL images or arrays (H, W, 3) of uint8) to unit-length features (B, D).
 
         Raises:
-            PictureError: if one cannot be read.
+            ImageError: if one cannot be read.
             InputError: if one is no image.
 
         """
-        check_pictures(images)
+        check_images(images)
         images = list(images)
         if not images:
             return torch.zeros(0, self.encoder.joint_width)
@@ -111,19 +111,19 @@ class Model:
         return F.normalize(torch.cat(blocks), dim=-1).cpu() if blocks else torch.zeros(0, self.encoder.joint_width)
 
     def compose(self, images: Sequence[Picture], texts: Sequence[str], batch_size: int = 32) -> Tensor:
-        """Each picture with its text, "this picture, but {text}", to unit-length features (B, D).
+        """Each image with its text, "this image, but {text}", to unit-length features (B, D).
 
         Raises:
             InputError: if the two are not equally many, or a text is empty.
-            PictureError: if a picture cannot be read.
+            ImageError: if an image cannot be read.
             ModelError: if the model has no inversion weights.
 
         """
         _check_texts(texts)
-        check_pictures(images)
+        check_images(images)
         images, texts = list(images), list(texts)
         if len(images) != len(texts):
-            raise InputError(f"There are {len(images)} pictures but {len(texts)} texts; each picture needs one text.")
+            raise InputError(f"There are {len(images)} images but {len(texts)} texts; each image needs one text.")
         for text in texts:
             prompts.check_text(text)
         if not images:
@@ -139,13 +139,13 @@ class Model:
         batch_size: int = 32,
         allow_blank: bool = False,
     ) -> Tensor:
-        """`compose` for pictures whose features are known; each picture's pseudo-words are made once.
+        """`compose` for images whose features are known; each image's pseudo-words are made once.
 
         Args:
-            features: of R pictures, image (R, D) and local (R, P, V).
+            features: of R images, image (R, D) and local (R, P, V).
             texts: B modifications.
-            owner: the row of each text's picture; None: text i belongs to picture i.
-            batch_size: pictures, and sentences, at a time.
+            owner: the row of each text's image; None: text i belongs to image i.
+            batch_size: images, and sentences, at a time.
             allow_blank: compose a blank text, too, as `Template.pseudo` says. Benchmarks have such.
 
         Returns:
@@ -175,10 +175,10 @@ class Model:
         return F.normalize(composed, dim=-1)
 
     def explain(self, image: Picture) -> Explanation:
-        """Which pseudo-words the picture gets, what they are near to, and where each one looked.
+        """Which pseudo-words the image gets, what they are near to, and where each one looked.
 
         Raises:
-            PictureError: if the picture cannot be read.
+            ImageError: if the image cannot be read.
             ModelError: if the model has no inversion weights.
 
         """
@@ -191,7 +191,7 @@ class Model:
         """The inversion network; ModelError with the mend if there is none."""
         if self.inversion is None:
             raise ModelError(
-                f"{self.name} has no inversion weights, so it cannot compose a picture with a text; train them with "
+                f"{self.name} has no inversion weights, so it cannot compose an image with a text; train them with "
                 f"`fti4cir train --backbone {self.name} --images FOLDER --captions FILE --output DIR` "
                 "and give --model DIR."
             )

@@ -23,7 +23,7 @@ def write(study: Study, folder: str | Path) -> Path:
         The page.
 
     Raises:
-        PictureError: if a picture that is shown cannot be read.
+        ImageError: if an image that is shown cannot be read.
     """
     folder = Path(folder)
     told = figures(study)

@@ -1,4 +1,4 @@
-"""Which queries a report shows, and their pictures as thumbnails."""
+"""Which queries a report shows, and their images as thumbnails."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..evaluation.evaluate import labels
-from ..images.decode import open_picture
+from ..images.decode import open_image
 from .study import Study
 
 _SEED = 0
@@ -58,19 +58,19 @@ def choose(study: Study) -> list[Group]:
 
 @dataclass
 class Thumbnails:
-    """Small pictures as rules of a style sheet, each once however often it is shown."""
+    """Small images as rules of a style sheet, each once however often it is shown."""
 
     _classes: dict[Path, str] = field(default_factory=dict)
     _rules: list[str] = field(default_factory=list)
 
     def style_of(self, path: Path) -> str:
-        """The class that has the picture as its background.
+        """The class that has the image as its background.
 
         Raises:
-            PictureError: if it cannot be read.
+            ImageError: if it cannot be read.
         """
         if path not in self._classes:
-            small = open_picture(path, at_least=_SIDE)
+            small = open_image(path, at_least=_SIDE)
             small.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
             buffer = io.BytesIO()
             small.save(buffer, "JPEG", quality=75)
@@ -80,5 +80,5 @@ class Thumbnails:
         return self._classes[path]
 
     def style(self) -> str:
-        """The rules of all pictures asked for so far."""
+        """The rules of all images asked for so far."""
         return "\n".join(self._rules)

@@ -25,7 +25,7 @@ def page(study: Study, told: dict[str, Any]) -> str:
     """The page, from a study and its figures (`table.figures`).
 
     Raises:
-        PictureError: if a picture that is shown cannot be read.
+        ImageError: if an image that is shown cannot be read.
     """
     thumbnails = Thumbnails()
     sections = [_figures(told), _plots(told), _breakdown(told), _examples(study, thumbnails)]
@@ -59,7 +59,7 @@ def _header(told: dict[str, Any]) -> str:
     low, high = first["intervals"][metric]
     lead = f"<p>{_compared(told)}</p>" if told["differences"] else ""
     missing = (
-        f'<p class="warning"><strong>{told["missing"]} pictures are missing.</strong> These figures are not '
+        f'<p class="warning"><strong>{told["missing"]} images are missing.</strong> These figures are not '
         "comparable with those of the whole benchmark.</p>"
         if told["missing"]
         else ""
@@ -97,7 +97,7 @@ def _compared(told: dict[str, Any]) -> str:
 def _footer(told: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in told["versions"].items())
     return f"""<footer>
-<p>All figures are fractions; intervals are 95 % bootstrap intervals, for which queries that start from one picture are
+<p>All figures are fractions; intervals are 95 % bootstrap intervals, for which queries that start from one image are
 drawn together. Beside this page: <code>report.json</code> with every figure, <code>table.md</code> and
 <code>table.csv</code>.</p>
 <p>{html.escape(versions)}; {html.escape(told["date"])}</p>
@@ -260,14 +260,14 @@ def _word_plots(told: dict[str, Any]) -> list[str]:
     name, style = told["labels"][made_by], made_by % plots.STYLES
     counts = {int(count): pictures for count, pictures in words["histogram"].items()}
     shares = [(count, counts.get(count, 0) / words["pictures"]) for count in range(words["most"] + 1)]
-    title = "Attribute words a picture"
+    title = "Attribute words an image"
     selection = (
         f"Those of relevance above {words['threshold']:g}, at least one" if words["threshold"] is not None else "All"
     )
-    note = f"{selection}, at most {words['most']}; over {words['pictures']:,} pictures that queries start from."
+    note = f"{selection}, at most {words['most']}; over {words['pictures']:,} images that queries start from."
     if len(told["labels"]) > 1:
         note += f" Made by {html.escape(name)}."
-    drawn = [_figure(title, plots.columns(title, shares, "attribute words", "share of pictures", style), note)]
+    drawn = [_figure(title, plots.columns(title, shares, "attribute words", "share of images", style), note)]
     if words["limited"]:
         metric = told["compared_by"]
         points = [(float(one["most"]), one["metrics"][metric]) for one in words["limited"]]
@@ -276,7 +276,7 @@ def _word_plots(told: dict[str, Any]) -> list[str]:
         plot = plots.lines(
             title,
             [Series(name, style, points)],
-            "most attribute words a picture",
+            "most attribute words an image",
             metric,
             [point[0] for point in points],
             whiskers=ends,
@@ -405,4 +405,4 @@ def _shown(item: Item, thumbnails: Thumbnails, right: bool = False) -> str:
     if item.path is None:
         return f'<span class="text">{name}</span>{tick}'
     style = thumbnails.style_of(item.path)
-    return f'<span class="picture {style}" role="img" aria-label="{name}" title="{name}"></span>{tick}'
+    return f'<span class="image {style}" role="img" aria-label="{name}" title="{name}"></span>{tick}'

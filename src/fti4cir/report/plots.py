@@ -1,7 +1,7 @@
 """Plots as SVG inside a page: no library, no script; their colours come from the page's style.
 
 Series are told apart by colour, by marker and by dash, so that neither a colour-blind reader nor a black and white
-print loses anything. A plot is a picture to a screen reader, with a title and a sentence that says what it shows.
+print loses anything. A plot is an image to a screen reader, with a title and a sentence that says what it shows.
 """
 
 from __future__ import annotations

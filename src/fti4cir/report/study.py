@@ -25,10 +25,10 @@ from ..models.model import Model, require_one_encoder
 
 
 class Item(NamedTuple):
-    """A picture, or where there is no path a text."""
+    """An image, or where there is no path a text."""
 
     name: str
-    """What the benchmark calls the picture; or the text."""
+    """What the benchmark calls the image; or the text."""
     path: Path | None
 
 
@@ -37,7 +37,7 @@ class Question(NamedTuple):
 
     picture: Item
     text: str
-    """Empty where nothing is asked for but the picture."""
+    """Empty where nothing is asked for but the image."""
     targets: tuple[int, ...]
     """The right answers, positions in the gallery."""
     counted: tuple[int, ...]
@@ -46,18 +46,18 @@ class Question(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Words:
-    """How many attribute words pictures got, and what they are worth."""
+    """How many attribute words images got, and what they are worth."""
 
     evaluation: Evaluation
     """Of what made them."""
     counts: NDArray[np.int64]
-    """For each picture that a query starts from (R,)."""
+    """For each image that a query starts from (R,)."""
     most: int
-    """M, the most that a picture can get."""
+    """M, the most that an image can get."""
     threshold: float | None
     """The relevance that an attribute needs, as in `InversionConfig`."""
     limited: tuple[tuple[int, Evaluation], ...]
-    """At most so many words a picture, cut when searching; and the evaluation with them."""
+    """At most so many words an image, cut when searching; and the evaluation with them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +117,7 @@ def measure(
     say: Say | None = None,
     allow_unreadable: bool = False,
 ) -> Study:
-    """`evaluation.evaluate.evaluate`, and in the same pass over the pictures what else a report shows.
+    """`evaluation.evaluate.evaluate`, and in the same pass over the images what else a report shows.
 
     Args:
         benchmark: the gallery and its queries.
@@ -221,7 +221,7 @@ def _limits(most: int) -> list[int]:
 
 
 def _cut(model: Model, most: int) -> Model:
-    """The same model, its weights shared, with at most `most` attribute words a picture."""
+    """The same model, its weights shared, with at most `most` attribute words an image."""
     network = model.require_inversion()
     with torch.device("meta"):  # weights that are replaced at once need not be drawn
         limited = FineGrainedInversion(replace(network.config, max_attributes=most))
@@ -233,7 +233,7 @@ def _cut(model: Model, most: int) -> Model:
 
 @contextmanager
 def _counted(model: Model | None) -> Iterator[list[Tensor]]:
-    """Collects how many attribute words each picture gets that passes the model's network meanwhile."""
+    """Collects how many attribute words each image gets that passes the model's network meanwhile."""
     counts: list[Tensor] = []
     if model is None:
         yield counts

@@ -85,7 +85,7 @@ figure.pair .plot { max-width: 600px; }
 article { background: var(--card); border: 1px solid var(--line); border-radius: 14px; padding: 18px 20px;
   display: grid; grid-template-columns: 210px minmax(0, 1fr); gap: 20px 32px; }
 .query { display: grid; gap: 12px; align-content: start; }
-.query > .picture { width: 144px; }
+.query > .image { width: 144px; }
 .asked { font: 500 1.15rem/1.35 Georgia, serif; margin: 0; }
 .asked span { color: var(--soft); font-size: .9rem; }
 .rows { display: grid; gap: 14px; align-content: start; }
@@ -94,8 +94,8 @@ ol { list-style: none; margin: 0; padding: 0; }
 .targets .strip { grid-template-columns: repeat(4, minmax(0, 1fr)); }
 .strip li { position: relative; border: 1px solid var(--line); border-radius: 8px; overflow: hidden; }
 .strip .right, .texts .right { border: 3px solid var(--right); }
-.strip .right .picture { margin: -2px; width: calc(100% + 4px); }
-.picture { display: block; width: 100%; aspect-ratio: 1; background: #fff center / contain no-repeat;
+.strip .right .image { margin: -2px; width: calc(100% + 4px); }
+.image { display: block; width: 100%; aspect-ratio: 1; background: #fff center / contain no-repeat;
   border-radius: 6px; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 .tick-mark { position: absolute; right: 0; bottom: 0; width: 20px; height: 20px; border-radius: 8px 0 0 0;
   background: var(--right); color: var(--card); font-size: 13px; line-height: 21px; text-align: center; }
@@ -120,7 +120,7 @@ footer { margin-top: 72px; padding-bottom: 64px; color: var(--soft); font-size: 
   article { grid-template-columns: minmax(0, 1fr); }
   .strip { grid-template-columns: repeat(4, minmax(0, 1fr)); }
   .query { grid-template-columns: 116px minmax(0, 1fr); grid-template-rows: auto 1fr; column-gap: 16px; }
-  .query > .picture { width: 116px; grid-row: span 2; }
+  .query > .image { width: 116px; grid-row: span 2; }
   .plot { font-size: 14px; }
 }
 @media print { article, figure { break-inside: avoid; } }

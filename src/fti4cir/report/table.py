@@ -144,7 +144,7 @@ def markdown(told: dict[str, Any]) -> str:
         f"95 % bootstrap intervals; fti4cir {told['versions']['fti4cir']}, {told['date'][:10]}.",
     ]
     if told["missing"]:
-        lines += ["", f"**{told['missing']} pictures are missing: these figures are not comparable with others.**"]
+        lines += ["", f"**{told['missing']} images are missing: these figures are not comparable with others.**"]
     rows = [[name, *_cells(one, metrics)] for name, one in zip(told["labels"], evaluations, strict=True)]
     lines += ["", *_grid(["method", *metrics], rows)]
     if told["shown"] != list(evaluations[0]["metrics"]):
@@ -170,7 +170,7 @@ def left_out(told: dict[str, Any]) -> str:
 
 def answers(told: dict[str, Any]) -> str:
     """What the gallery holds."""
-    return "captions" if told["benchmark"] == "descriptions" else "pictures"
+    return "captions" if told["benchmark"] == "descriptions" else "images"
 
 
 def models(told: dict[str, Any]) -> tuple[str, str]:

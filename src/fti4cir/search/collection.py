@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast, overload
 
 from ..errors import FtiError, InputError
 from ..files import require_folder
-from ..images.decode import Source, open_picture
+from ..images.decode import Source, open_image
 from . import indexing
 from .choice import model_of_folder, model_of_store
 from .indexing import IndexReport, Progress, Say
@@ -133,7 +133,7 @@ class Collection:
             include_reference: let the images given as files be among the results.
 
         Raises:
-            InputError: for a query that says nothing, PictureError for an image that cannot be read.
+            InputError: for a query that says nothing, ImageError for an image that cannot be read.
             StoreError: for a condition that cannot be understood.
             ModelError: for an image with a text, where the model has no inversion weights.
 
@@ -177,7 +177,7 @@ def _cell(rank: int, result: Result) -> str:
     name = html.escape(result.path.name)
     caption = f"{rank}. {result.score:.3f}<br>{name}"
     try:
-        image = open_picture(result.path, at_least=_THUMBNAIL)
+        image = open_image(result.path, at_least=_THUMBNAIL)
     except FtiError:  # it was deleted after it was indexed, say: the name still tells which
         return f'<figure style="margin: 0">{caption}</figure>'
     image.thumbnail((_THUMBNAIL, _THUMBNAIL))

@@ -1,4 +1,4 @@
-"""Pictures for a first try that are on the machine already, and queries that suit them."""
+"""Images for a first try that are on the machine already, and queries that suit them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import InputError
-from ..images.decode import find_pictures
+from ..images.decode import find_images
 
 _STAMPS = Path("/usr/share/tuxpaint/stamps")  # Debian's package tuxpaint-stamps-default
 
 
 class Example(NamedTuple):
-    """One query: a picture, relative to the folder, and what should be different; or words alone."""
+    """One query: an image, relative to the folder, and what should be different; or words alone."""
 
     image: str | None
     text: str
@@ -25,14 +25,14 @@ class Example(NamedTuple):
         return f'{self.image}, but "{self.text}"' if self.image else f'"{self.text}"'
 
 
-class DemoPictures(NamedTuple):
-    """A folder of pictures and queries for it."""
+class DemoImages(NamedTuple):
+    """A folder of images and queries for it."""
 
     folder: Path
     examples: Sequence[Example]
 
 
-# Each needs its picture and its text: neither alone has the same first result. A test measures it.
+# Each needs its image and its text: neither alone has the same first result. A test measures it.
 _STAMPS_EXAMPLES = (
     Example("food/fruit/orange.png", "in green"),  # a green apple
     Example("clothes/hats/tophat.png", "in blue"),  # a blue fedora
@@ -45,24 +45,24 @@ _SKIMAGE_EXAMPLES = (
 )
 
 
-def choose_pictures(folder: Path | None = None) -> DemoPictures:
+def choose_images(folder: Path | None = None) -> DemoImages:
     """The given folder, or else Debian's Tux Paint stamps, or the photos within scikit-image, if installed.
 
     Raises InputError, with the mend, if there are none.
     """
     if folder is not None:
-        pictures = find_pictures(folder)
+        pictures = find_images(folder)
         if not pictures:
-            raise InputError(f"There are no pictures in '{folder}'.")
+            raise InputError(f"There are no images in '{folder}'.")
         image = pictures[0].relative_to(folder).as_posix()
-        return DemoPictures(folder, (Example(image, "in red"), Example(image, "at night"), Example(None, "a person")))
+        return DemoImages(folder, (Example(image, "in red"), Example(image, "at night"), Example(None, "a person")))
     if _STAMPS.is_dir():
-        return DemoPictures(_STAMPS, _STAMPS_EXAMPLES)
+        return DemoImages(_STAMPS, _STAMPS_EXAMPLES)
     skimage = find_spec("skimage")
     if skimage is not None and skimage.origin is not None:
-        return DemoPictures(Path(skimage.origin).parent / "data", _SKIMAGE_EXAMPLES)
+        return DemoImages(Path(skimage.origin).parent / "data", _SKIMAGE_EXAMPLES)
     raise InputError(
-        "There are no pictures for the demo on this machine; run `pip install 'fti4cir[demo]'`, "
+        "There are no images for the demo on this machine; run `pip install 'fti4cir[demo]'`, "
         "or name a folder of your own with --folder."
     )
 

@@ -1,4 +1,4 @@
-"""Bring a store up to date with a folder of pictures."""
+"""Bring a store up to date with a folder of images."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import InputError, PictureError
+from ..errors import ImageError, InputError
 from ..escaping import is_utf8
 from ..files import is_uri
-from ..images.decode import content_digest, decode_picture, find_pictures, read_file
+from ..images.decode import content_digest, decode_image, find_images, read_file
 from .store import FileState, Row, Store, StoreInfo, location_for
 
 if TYPE_CHECKING:
     from ..models.model import Model
 
 BATCH = 32
-"""Pictures that the model encodes at once."""
+"""Images that the model encodes at once."""
 
 WRITE_EVERY = 5.0
 """Seconds between writes to the store: the most work that a killed process loses."""
 
-# Pictures decoded ahead of the model: enough that it never waits, few enough to fit any memory.
+# Images decoded ahead of the model: enough that it never waits, few enough to fit any memory.
 _AHEAD = 2 * BATCH
 
 # Where no lock can be had, another writer may undo what this one did (both make the table, say). Then what is
@@ -40,7 +40,7 @@ _AHEAD = 2 * BATCH
 _ROUNDS = 3
 
 Progress = Callable[[int, int], object]
-"""Is told how many pictures are done, of how many that have to be read."""
+"""Is told how many images are done, of how many that have to be read."""
 
 Say = Callable[[str], object]
 """Takes a sentence for the user."""
@@ -56,14 +56,14 @@ class IndexReport:
     """Files that had changed, if only in their time."""
     unchanged: int
     removed: int
-    """Pictures taken out of the store, because their files are gone or no longer hold a picture."""
+    """Images taken out of the store, because their files are gone or no longer hold an image."""
     moved: int
     """New files with the content of files that are gone: moved or renamed. They count neither as added nor as
     removed."""
     skipped: list[tuple[Path, str]]
     """Files and folders that cannot be read, absolute, each with the reason in a sentence."""
     total: int
-    """Pictures that the store now holds."""
+    """Images that the store now holds."""
     unsupported: dict[str, list[Path]] = field(default_factory=dict)
     """Files that look like images of a kind that is not read, absolute, by kind; they are not among `skipped`."""
 
@@ -87,7 +87,7 @@ class IndexReport:
 
 
 def store_for(folder: str | Path, model: Model, location: str | Path | None = None) -> Store:
-    """The store of a folder for a model, at `location` or else in the folder's `.fti4cir`; the first picture makes it.
+    """The store of a folder for a model, at `location` or else in the folder's `.fti4cir`; the first image makes it.
 
     Raises StoreError if it cannot be opened, or the one at `location` belongs to another model.
     """
@@ -183,7 +183,7 @@ class _Failure(NamedTuple):
 
 
 class _Prepared(NamedTuple):
-    """A picture ready for the model, and its row but for the vector."""
+    """An image ready for the model, and its row but for the vector."""
 
     file: _File
     digest: str
@@ -200,7 +200,7 @@ class _Copy(NamedTuple):
 
 
 class _Listing(NamedTuple):
-    """The picture files of a folder."""
+    """The image files of a folder."""
 
     files: list[_File]
     failures: list[_Failure]
@@ -219,7 +219,7 @@ class _Seen(NamedTuple):
     kept: set[str]
     """Files that the store has as they are, or that cannot be looked at for the moment."""
     gone: set[str]
-    """Files that the store has, but the folder has no more, or not as pictures."""
+    """Files that the store has, but the folder has no more, or not as images."""
     doubled: bool
     """Whether some path is in the store twice."""
     skipped: list[tuple[Path, str]]
@@ -297,7 +297,7 @@ class _Run:
                     if self._progress is not None:
                         self._progress(done, len(changed))
             finally:
-                # After Ctrl-C nobody waits for pictures that are not going to be encoded.
+                # After Ctrl-C nobody waits for images that are not going to be encoded.
                 pool.shutdown(cancel_futures=True)
 
     def _note(self, rows: Iterable[Row]) -> None:
@@ -309,7 +309,7 @@ class _Run:
 
 
 def _list(root: Path) -> _Listing:
-    """The folder's picture files; InputError if it cannot be listed itself."""
+    """The folder's image files; InputError if it cannot be listed itself."""
     files: list[_File] = []
     failures: list[_Failure] = []
     unsupported: defaultdict[str, list[Path]] = defaultdict(list)
@@ -320,7 +320,7 @@ def _list(root: Path) -> _Listing:
         reason = f"Cannot list the folder '{error.filename}': {error.strerror}."
         failures.append(_Failure(Path(error.filename), reason, passing=True))
 
-    for path in find_pictures(root, unlisted, lambda path, kind: unsupported[kind].append(path)):
+    for path in find_images(root, unlisted, lambda path, kind: unsupported[kind].append(path)):
         key = path.relative_to(root).as_posix()
         if not is_utf8(key):
             reason = f"Cannot index '{_printable(path)}': its name is not valid UTF-8; rename it."
@@ -399,7 +399,7 @@ def _is_passing(error: BaseException | None) -> bool:
 
 
 def _prepare(file: _File, model: Model, known: Collection[str]) -> _Prepared | _Copy | _Failure:
-    """Read one picture and, unless the digest of its file is known, decode and preprocess it.
+    """Read one image and, unless the digest of its file is known, decode and preprocess it.
 
     A failure is given back, for it stops nobody else.
     """
@@ -408,8 +408,8 @@ def _prepare(file: _File, model: Model, known: Collection[str]) -> _Prepared | _
         digest = content_digest(data)
         if digest in known:
             return _Copy(file, digest)
-        picture = decode_picture(data, file.path, at_least=model.encoder.decode_at_least)
-    except PictureError as error:
+        picture = decode_image(data, file.path, at_least=model.encoder.decode_at_least)
+    except ImageError as error:
         return _Failure(file.path, str(error), _is_passing(error.__cause__))
     pixels = model.encoder.preprocess(picture.image)
     return _Prepared(file, digest, picture.width, picture.height, pixels)
@@ -471,7 +471,7 @@ _Outcome = TypeVar("_Outcome")
 def _in_order(
     pool: ThreadPoolExecutor, function: Callable[[_File], _Outcome], items: Iterable[_File]
 ) -> Iterator[_Outcome]:
-    """Like `pool.map`, which would hold every picture of the folder in memory; this holds a few."""
+    """Like `pool.map`, which would hold every image of the folder in memory; this holds a few."""
     waiting: deque[Future[_Outcome]] = deque()
     for item in items:
         waiting.append(pool.submit(function, item))

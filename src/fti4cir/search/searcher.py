@@ -1,4 +1,4 @@
-"""Search a store with pictures, words, or pictures changed by words."""
+"""Search a store with images, words, or images changed by words."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..errors import InputError
 from ..escaping import is_utf8
-from ..images.decode import Source, check_pictures, content_digest, decode_picture, open_picture, read_file
+from ..images.decode import Source, check_images, content_digest, decode_image, open_image, read_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,25 +23,25 @@ if TYPE_CHECKING:
 WITHOUT_SHARE = 0.5
 """How much of the unwanted words' feature is taken off the query's.
 
-Both have unit length. What a picture scores is its likeness to the wanted less this share of its likeness to
-the unwanted. With a share of 1 the two count alike, and pictures that are merely far from the unwanted win
+Both have unit length. What an image scores is its likeness to the wanted less this share of its likeness to
+the unwanted. With a share of 1 the two count alike, and images that are merely far from the unwanted win
 although they show nothing of what was asked for; at a half, the wanted leads and the unwanted decides among
-pictures that suit it about equally.
+images that suit it about equally.
 """
 
 
 class Result(NamedTuple):
-    """One found picture."""
+    """One found image."""
 
     path: Path
-    """Absolute: the indexed folder's path joined with the picture's path in it."""
+    """Absolute: the indexed folder's path joined with the image's path in it."""
     score: float
-    """Cosine of the query's feature with the picture's, -1 to 1."""
+    """Cosine of the query's feature with the image's, -1 to 1."""
 
 
 def check_query(images: Sequence[Source], text: str | None, without: str | None = None, k: int = 1) -> None:
     """Refuse a query that says nothing, as `Searcher.search` does, before a model is loaded for it; InputError."""
-    check_pictures(images)
+    check_images(images)
     for name, words in (("text", text), ("text of what to leave out", without)):
         if words is not None and not isinstance(words, str):
             raise InputError(f"The {name} is a string, not {type(words).__name__}.")
@@ -50,7 +50,7 @@ def check_query(images: Sequence[Source], text: str | None, without: str | None 
         if words is not None and not is_utf8(words):
             raise InputError(f"The {name} is not valid UTF-8: '{words}'.")
     if not images and text is None:
-        raise InputError("There is nothing to search for; give a picture, a text, or both.")
+        raise InputError("There is nothing to search for; give an image, a text, or both.")
     if k < 1:
         raise InputError(f"The number of results must be at least 1, not {k}.")
 
@@ -73,16 +73,16 @@ class Searcher:
         where: str | None = None,
         include_reference: bool = False,
     ) -> list[Result]:
-        """The k best pictures of the store, best first.
+        """The k best images of the store, best first.
 
-        `images` alone finds pictures like them, `text` alone pictures of what it says, both together "these
-        pictures, but ...". Several images are averaged. `without` says what must not be seen. `where` is an
+        `images` alone finds images like them, `text` alone images of what it says, both together "these
+        images, but ...". Several images are averaged. `without` says what must not be seen. `where` is an
         SQL condition over the store's columns (see `fti4cir.search.store`), for instance `width >= 1000`.
 
         Unless `include_reference` is true, images given as files are not among the results, and neither are
         copies of them.
 
-        Raises InputError for a query that says nothing, PictureError for a picture that cannot be read,
+        Raises InputError for a query that says nothing, ImageError for an image that cannot be read,
         StoreError for a condition that cannot be understood.
         """
         check_query(images, text, without, k)
@@ -93,10 +93,10 @@ class Searcher:
         size = self.model.encoder.decode_at_least
         for image in images:
             if not isinstance(image, str | Path):
-                pictures.append(open_picture(image))
+                pictures.append(open_image(image))
                 continue
             data = read_file(image)
-            pictures.append(decode_picture(data, image, at_least=size).image)
+            pictures.append(decode_image(data, image, at_least=size).image)
             if not include_reference:
                 digests.append(content_digest(data))
                 # By its path too: the file may have changed since it was indexed.

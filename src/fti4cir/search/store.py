@@ -1,7 +1,7 @@
-"""The store of indexed pictures: one Lance table, a row a picture. It knows no model.
+"""The store of indexed images: one Lance table, a row an image. It knows no model.
 
 A row holds `path` (relative to the indexed folder, with forward slashes), `mtime_ns` and `size` (of the file,
-in nanoseconds and bytes), `digest` (of its content), `width` and `height` (of the upright picture, in pixels)
+in nanoseconds and bytes), `digest` (of its content), `width` and `height` (of the upright image, in pixels)
 and `vector` (float32, unit length). All but the vector can be used in a filter.
 
 A path has one row, whoever writes at the same time. `path` is the table's key, so that of two writers who insert
@@ -90,7 +90,7 @@ class FileState(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One indexed picture; the fields are the table's columns."""
+    """One indexed image; the fields are the table's columns."""
 
     path: str
     mtime_ns: int
@@ -102,7 +102,7 @@ class Row(NamedTuple):
 
 
 class Hit(NamedTuple):
-    """One found picture: its path relative to the root, and the cosine of its vector with the query."""
+    """One found image: its path relative to the root, and the cosine of its vector with the query."""
 
     path: str
     score: float
@@ -278,10 +278,10 @@ class Store:
         )
 
     def check_root(self, root: Path) -> None:
-        """A StoreError, which says what to do, unless the store holds pictures of this folder (absolute)."""
+        """A StoreError, which says what to do, unless the store holds images of this folder (absolute)."""
         if self.info.root != root:
             raise StoreError(
-                f"The store '{self.location}' holds pictures of '{self.info.root}', not of '{root}'; "
+                f"The store '{self.location}' holds images of '{self.info.root}', not of '{root}'; "
                 "name another place with --store."
             )
 
@@ -306,7 +306,7 @@ class Store:
             lock.release(unused=not self.exists(self.location))
 
     def __len__(self) -> int:
-        """The number of rows: of pictures, unless some path is there twice (see `repair`)."""
+        """The number of rows: of images, unless some path is there twice (see `repair`)."""
         with self._reading():
             table = self._opened()
             return 0 if table is None else int(table.count_rows())
@@ -382,7 +382,7 @@ class Store:
     def optimize(self) -> None:
         """Make searches fast after writes: merge small files, drop old versions, keep the approximate index.
 
-        The index is made once the store has ANN_ROWS pictures; later ones join it here, and until then are
+        The index is made once the store has ANN_ROWS images; later ones join it here, and until then are
         searched exactly. It is of the kind IVF-Flat: only the nearest partitions are looked at, but the vectors
         in them are whole, so that scores stay exact.
         """
@@ -402,11 +402,11 @@ class Store:
         without_paths: Sequence[str] = (),
         without_digests: Sequence[str] = (),
     ) -> list[Hit]:
-        """The k pictures whose vectors have the greatest cosine with `vector` (D,), best first.
+        """The k images whose vectors have the greatest cosine with `vector` (D,), best first.
 
         Fewer only if the store has fewer: `where`, an SQL condition over the columns, and the excluded paths
-        and digests hold before the k best are taken. Copies (pictures of equal digest) have equal scores.
-        Pictures of equal score come in the order of their paths.
+        and digests hold before the k best are taken. Copies (images of equal digest) have equal scores.
+        Images of equal score come in the order of their paths.
 
         Raises StoreError if the condition cannot be understood.
         """
@@ -429,7 +429,7 @@ class Store:
             )
             if where is not None:
                 query = query.where(where, prefilter=True)
-            # Excluded pictures are taken out here and not by the condition, which whatever a user writes cannot change.
+            # Excluded images are taken out here and not by the condition, which whatever a user writes cannot change.
             return _best(query, k, rows, set(without_paths), set(without_digests)) if rows else []
 
     def _opened(self) -> Any | None:

@@ -40,13 +40,13 @@ class TrainingConfig:
 
     # -- how long, and how fast
     epochs: int = 60
-    """How often each picture is seen, with one of its captions."""
+    """How often each image is seen, with one of its captions."""
     steps: int | None = None
     """All steps of the training, whatever `epochs` says; None: as many as the epochs take."""
     batch_size: int = 256
-    """Pictures a step, over all devices; with the contrastive losses, more is not only faster."""
+    """Images a step, over all devices; with the contrastive losses, more is not only faster."""
     chunk_size: int = 0
-    """Pictures that pass the network at a time on one device, for a batch that its memory cannot hold; 0: all. The
+    """Images that pass the network at a time on one device, for a batch that its memory cannot hold; 0: all. The
     loss is that of the whole batch (cached gradients; Gao et al., 2021), at the price of a second forward pass."""
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     """`sgd` with a momentum of 0.9."""
@@ -76,8 +76,8 @@ class TrainingConfig:
     weights: LossWeights = field(default_factory=LossWeights)
     """What each loss counts."""
     contrast: Literal["all", "across"] = "all"
-    """What the contrastive loss tells a picture's sentence from. `all`: the batch's other pictures and sentences.
-    `across`: a sentence from the other pictures, and a picture from the other sentences, as CLIP does."""
+    """What the contrastive loss tells an image's sentence from. `all`: the batch's other images and sentences.
+    `across`: a sentence from the other images, and an image from the other sentences, as CLIP does."""
     temperature: float | None = 0.20
     """Of the contrastive loss; None: what the encoder learned for its own (CLIP's logit scale)."""
     composed_temperature: float = 0.07
@@ -95,7 +95,7 @@ class TrainingConfig:
     template: Template = field(default_factory=Template)
     attribute_gain: float = 1.0
     """Scale of the initial weights that turn the attribute transformer's outputs into latent attributes. With 1 all
-    pictures start with nearly the same attributes; a small encoder then never learns to tell them apart."""
+    images start with nearly the same attributes; a small encoder then never learns to tell them apart."""
 
     # -- what it is shown
     caption_split: Rule = "words"
@@ -108,12 +108,12 @@ class TrainingConfig:
     """Share of the edited captions in which a word of a list (a colour, a kind, a place) is exchanged where there is
     one; in the others a whole part, for that of another caption, which needs no lists."""
     negatives: int = 0
-    """Pictures and captions of the whole set, drawn for each step, from which the composed losses and the description
+    """Images and captions of the whole set, drawn for each step, from which the composed losses and the description
     loss have sentences told, too. Their features are known already, so that thousands cost next to nothing."""
     alike: int = 1
-    """Pictures that look alike come into a batch together in groups of so many: hard negatives."""
+    """Images that look alike come into a batch together in groups of so many: hard negatives."""
     validation: int = 500
-    """Pictures kept out of training to measure on, at most a tenth of all."""
+    """Images kept out of training to measure on, at most a tenth of all."""
     seed: int = 0
 
     # -- only for `lincir`
@@ -121,7 +121,7 @@ class TrainingConfig:
     """What the pseudo-word replaces in a caption. `nouns`: runs of nouns and the adjectives before them. `runs`: runs
     of nouns, adjectives and determiners, and a random word where there are none."""
     text_noise: Literal["relative", "unit"] = "relative"
-    """`relative`: the network sees the text feature at the length of the picture's, and noise of up to that length.
+    """`relative`: the network sees the text feature at the length of the image's, and noise of up to that length.
     `unit`: the raw text feature, and a random amount up to 1 of noise with variance 1 in each dimension."""
     masked_loss: Literal["cosine", "squared"] = "cosine"
     """One minus the cosine of the two features, or the mean squared difference of the two raw features."""
@@ -130,9 +130,9 @@ class TrainingConfig:
     vocabulary: Literal["captions", "open-images"] = "captions"
     """Where the concepts are from: subjects of the training captions, or the 20,931 class names of Open Images."""
     concepts: int = 5
-    """How many of the concepts nearest to a picture the network's training draws from."""
+    """How many of the concepts nearest to an image the network's training draws from."""
     inversion_concepts: int = 5
-    """The same for the optimisation that inverts each picture."""
+    """The same for the optimisation that inverts each image."""
     inversion_steps: int = 60
     """Steps of that optimisation."""
     inversion_average: float = 0.0

@@ -43,7 +43,7 @@ def contrastive(image: Tensor, text: Tensor, temperature: float = 0.20) -> Tenso
 def contrastive_across(image: Tensor, text: Tensor, temperature: float) -> Tensor:
     """Symmetric contrastive loss of CLIP and Pic2Word: each kind is told from the others of the other kind only.
 
-    The mean of two cross-entropies: which of the B sentences is picture i's, and which of the B pictures is
+    The mean of two cross-entropies: which of the B sentences is image i's, and which of the B images is
     sentence i's.
 
     Args:
@@ -92,9 +92,9 @@ def composed(
 ) -> Tensor:
     """Contrastive loss of sentences with pseudo-words against what they should find; not of the paper, but ours.
 
-    The query "[pseudo-words of picture i] but {modification i}" has target i as its positive: the edited
-    caption's text feature, or the image feature of a picture that this caption describes. Negatives are the
-    other targets and the `others`: the captions before the edit, or the reference pictures, i's own included,
+    The query "[pseudo-words of image i] but {modification i}" has target i as its positive: the edited
+    caption's text feature, or the image feature of an image that this caption describes. Negatives are the
+    other targets and the `others`: the captions before the edit, or the reference images, i's own included,
     so that a query which ignores its modification loses to it.
 
     Args:
@@ -124,10 +124,10 @@ def composed(
 class LossWeights:
     """What each term counts; the defaults are the release's.
 
-    `composed` is the composed loss against edited captions, `composed_image` the one against pictures that carry
-    such a caption word for word. The latter only learns from captions that many pictures share, such as those
+    `composed` is the composed loss against edited captions, `composed_image` the one against images that carry
+    such a caption word for word. The latter only learns from captions that many images share, such as those
     written from a catalogue's table. `description` is the loss of `composed` for a sentence without a modification,
-    against the picture's own caption. `masked` is LinCIR's loss, `distillation` SEARLE's.
+    against the image's own caption. `masked` is LinCIR's loss, `distillation` SEARLE's.
     """
 
     contrastive: float = 1.0

@@ -30,14 +30,14 @@ class Choice:
 
 @dataclass(frozen=True)
 class Found:
-    """For F of a batch's edited captions, a picture that carries such a caption word for word."""
+    """For F of a batch's edited captions, an image that carries such a caption word for word."""
 
     places: list[int]
     """Which F of the batch's B they are."""
     image: Tensor
-    """(F, D) the image features of the pictures, not normalised."""
+    """(F, D) the image features of the images, not normalised."""
     choice: Choice
-    """Among pictures: the batch's own, and more of the set."""
+    """Among images: the batch's own, and more of the set."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Described:
 
 @dataclass(frozen=True)
 class Batch:
-    """B pictures with a caption each."""
+    """B images with a caption each."""
 
     rows: list[int]
     """Their rows in the features and the captions."""
@@ -70,12 +70,12 @@ class Batch:
     choice: Choice | None = None
     """For the composed loss: among the batch's own captions, and more of the set."""
     found: Found | None = None
-    """For the composed loss against pictures; None leaves it out."""
+    """For the composed loss against images; None leaves it out."""
     described: Described | None = None
     """For the description loss; None leaves it out."""
 
     def part(self, start: int, stop: int) -> Batch:
-        """The pictures from `start` to `stop`."""
+        """The images from `start` to `stop`."""
         part = slice(start, stop)
         return replace(
             self,
@@ -100,9 +100,9 @@ class Corpus:
     image: NDArray[np.float32]
     """(N, D) image features, not normalised."""
     captions: Sequence[Sequence[SplitCaption]]
-    """Of each of the N pictures."""
+    """Of each of the N images."""
     rows: Sequence[int]
-    """The pictures that are trained on."""
+    """The images that are trained on."""
     cache: Path
     """A folder for what is computed once from all this."""
     say: Callable[[str], None]
@@ -113,14 +113,14 @@ class Objective(Protocol):
     """What a method minimises.
 
     The two halves let the trainer spread a batch over devices, or pass it through the network in chunks, and
-    still compute the losses, in which every picture is the others' negative, on the whole of it.
+    still compute the losses, in which every image is the others' negative, on the whole of it.
     """
 
     extra: Mapping[str, Any]
     """What the saved model shall hold besides the network, as JSON can say it."""
 
     def outputs(self, network: FineGrainedInversion, batch: Batch) -> dict[str, Tensor]:
-        """All that the losses need of the network, by name: (B, ...) each, row i of picture i alone."""
+        """All that the losses need of the network, by name: (B, ...) each, row i of image i alone."""
         ...
 
     def terms(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:

@@ -1,11 +1,11 @@
-"""Training a method's network on captioned pictures that nobody labelled: one loop for every method that learns.
+"""Training a method's network on captioned images that nobody labelled: one loop for every method that learns.
 
     config = registry.preset("composed")
-    registry.train(config, "pictures/", "captions.jsonl", "mini", "my-model/")
+    registry.train(config, "images/", "captions.jsonl", "mini", "my-model/")
 
 The loop knows no method: it is handed an objective, which `methods.registry` finds for a configuration.
 
-The encoder is frozen, so its features of every picture and caption are computed once, into OUTPUT/features, and read
+The encoder is frozen, so its features of every image and caption are computed once, into OUTPUT/features, and read
 from there. OUTPUT/checkpoint.pt holds everything that a step depends on: a training that was killed, at whatever
 moment, goes on from it and ends with the same weights, bit for bit on one machine's CPU, as one that was not.
 
@@ -39,7 +39,7 @@ from ..backbones.base import DualEncoder
 from ..captions import table as captioned
 from ..captions.edit import edit
 from ..captions.split import Rule, SplitCaption, split
-from ..captions.table import CaptionedPictures
+from ..captions.table import CaptionedImages
 from ..errors import CutWarning, NoRoomError, TrainingError
 from ..features.cache import Features, Say, Share, StreamedFeatures, compute, compute_texts, require_room
 from ..inversion.compose import encode_sentences
@@ -67,14 +67,14 @@ def train(
     Args:
         config: everything that decides what the training gives.
         objective: what the method that learns minimises.
-        images: a folder or a tar file of pictures.
+        images: a folder or a tar file of images.
         captions: a CSV or JSON lines file, see `captions.table.load`.
         backbone: the encoder, by a name or folder that `fti4cir.load` knows.
         output: a folder; also gets `log.csv`, one row a report, and what a later `resume` needs.
         resume: go on from the checkpoint in `output`, or begin if there is none.
         say: gets a line of progress now and then.
         features: where the features are kept; None: in `output`. Trainings of the same encoder on the same
-            pictures can share a folder, one after the other. Where the disk has too little room for them, the local
+            images can share a folder, one after the other. Where the disk has too little room for them, the local
             ones are computed in every step instead.
 
     Returns:
@@ -112,9 +112,9 @@ def train(
         training, validation = _hold_out(usable, data, config.validation)
         if len(training) < 2:
             raise TrainingError(
-                f"Only {len(training)} pictures with usable captions are left; training needs at least 2."
+                f"Only {len(training)} images with usable captions are left; training needs at least 2."
             )
-        say(f"training on {len(training)} pictures, measuring on {len(validation)} others")
+        say(f"training on {len(training)} images, measuring on {len(validation)} others")
         run = _Run(
             config,
             objective,
@@ -146,9 +146,9 @@ def _silent(line: str) -> None:
 
 
 def _features(
-    folder: Path, encoder: DualEncoder, data: CaptionedPictures, world_: World, say: Say, opened: contextlib.ExitStack
+    folder: Path, encoder: DualEncoder, data: CaptionedImages, world_: World, say: Say, opened: contextlib.ExitStack
 ) -> Features | StreamedFeatures:
-    """The pictures' features, from a cache or, where it would be too large, partly from the pictures."""
+    """The images' features, from a cache or, where it would be too large, partly from the images."""
     share = Share(world_.rank, world_.size, world_.wait)
 
     def lacking() -> str | None:
@@ -167,8 +167,8 @@ def _features(
     return streamed
 
 
-def _split_all(data: CaptionedPictures, rule: Rule, say: Say) -> list[list[SplitCaption]]:
-    """For each picture its captions that can be split."""
+def _split_all(data: CaptionedImages, rule: Rule, say: Say) -> list[list[SplitCaption]]:
+    """For each image its captions that can be split."""
     flat = [caption for group in data.captions for caption in group]
     plain = [caption.text for caption in flat if caption.parts is None]
     parts = iter(split(plain, rule) if plain else [])
@@ -184,8 +184,8 @@ def _split_all(data: CaptionedPictures, rule: Rule, say: Say) -> list[list[Split
     return result
 
 
-def _hold_out(usable: list[int], data: CaptionedPictures, most: int) -> tuple[list[int], list[int]]:
-    """Rows for training and for validation, decided by a hash of the picture's name."""
+def _hold_out(usable: list[int], data: CaptionedImages, most: int) -> tuple[list[int], list[int]]:
+    """Rows for training and for validation, decided by a hash of the image's name."""
     count = min(most, len(usable) // 10)
     by_hash = sorted(usable, key=lambda row: hashlib.sha256(data.names[row].encode()).digest())
     return sorted(by_hash[count:]), sorted(by_hash[:count])
@@ -196,7 +196,7 @@ _SAVE_EVERY = 60.0
 _DIVERGED = 5.0
 """How many times the loss of the first step is too much."""
 _NEAR = 200
-"""How far away, in the order of names, the picture may be whose caption lends a part to an edit."""
+"""How far away, in the order of names, the image may be whose caption lends a part to an edit."""
 
 
 @contextlib.contextmanager
@@ -224,7 +224,7 @@ def _equal(texts: Sequence[str], others: Sequence[str]) -> NDArray[np.bool_]:
 def _alike(
     image: NDArray[np.float32], rows: Sequence[int], size: int, random_: np.random.Generator
 ) -> NDArray[np.int64]:
-    """An order of places in `rows` in which groups of `size` pictures are each nearest to one random picture."""
+    """An order of places in `rows` in which groups of `size` images are each nearest to one random image."""
     pivots = image[random_.choice(rows, size=max(1, math.isqrt(len(rows))), replace=False)]
     # Else a long pivot would be the nearest of most.
     pivots = (pivots / np.linalg.norm(pivots, axis=1, keepdims=True)).T  # (D, pivots)
@@ -325,7 +325,7 @@ class _Run:
         if config.schedule == "warmup-cosine" and config.warmup_steps >= self.total_steps:
             say(
                 f"the recipe's learning rate rises over {config.warmup_steps} steps, but this training has only "
-                f"{self.total_steps}; a quick preset or a smaller warmup_steps suits few pictures better"
+                f"{self.total_steps}; a quick preset or a smaller warmup_steps suits few images better"
             )
         self.ordered: tuple[int, NDArray[np.int64]] | None = None
         self.step = 0
@@ -373,13 +373,13 @@ class _Run:
         return self.ordered[1]
 
     def make_batch(self, pool: list[int], places: Sequence[int], random_: random.Random) -> Batch:
-        """The pictures at some places of `pool`, which lends the edits their other captions, too."""
+        """The images at some places of `pool`, which lends the edits their other captions, too."""
         rows = [pool[place] for place in places]
         chosen = [random_.choice(self.captions[row]) for row in rows]
         modifications, edited = [], []
         if self.config.weights.composed or self.config.weights.composed_image:
             for place, caption in zip(places, chosen, strict=True):
-                # What stands beside a picture in a folder is often of its kind, and makes a plausible edit.
+                # What stands beside an image in a folder is often of its kind, and makes a plausible edit.
                 near = [*pool[max(0, place - _NEAR) : place], *pool[place + 1 : place + 1 + _NEAR]] or [pool[place]]
                 other = random_.choice(self.captions[random_.choice(near)])
                 result = edit(caption, other, random_, self.config.word_edits)
@@ -409,9 +409,9 @@ class _Run:
         return Choice(self.tensor(self.plain.take(others)), self.tensor(_equal(wanted, [*wanted, *others])))
 
     def describe_own(self, batch: Batch, more: Sequence[int], drawn: Sequence[str]) -> Described:
-        """A batch's own captions, to be told from those drawn of `more` pictures.
+        """A batch's own captions, to be told from those drawn of `more` images.
 
-        Another caption of the same picture is as right as its own.
+        Another caption of the same image is as right as its own.
         """
         assert self.plain is not None
         own = list(map(str, batch.captions))
@@ -421,9 +421,9 @@ class _Run:
         return Described(self.tensor(self.plain.take(own)), replace(choice, same=same))
 
     def find(self, batch: Batch, more: Sequence[int], random_: random.Random) -> Found | None:
-        """Pictures that carry the edited captions, drawn among all that do; None if there are fewer than two.
+        """Images that carry the edited captions, drawn among all that do; None if there are fewer than two.
 
-        They have to be told from the batch's own pictures and from `more`.
+        They have to be told from the batch's own images and from `more`.
         """
         candidates = [self.rows_of.get(text, []) for text in batch.edited]
         places = [place for place, rows in enumerate(candidates) if rows]
@@ -554,9 +554,9 @@ class _Run:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Two retrieval rates among the pictures kept out; nothing if none are.
+        """Two retrieval rates among the images kept out; nothing if none are.
 
-        `val_image_R@1`: the share of pseudo-sentences whose nearest picture is their own;
+        `val_image_R@1`: the share of pseudo-sentences whose nearest image is their own;
         `val_composed_R@1`: of composed sentences whose nearest caption is what the edit made of their own.
         """
         if not self.validation:
@@ -667,12 +667,12 @@ class _Run:
                 )
         if state["encoder"] != self.encoder.fingerprint or state["data"] != self.data_key:
             raise TrainingError(
-                f"The training in {self.output} was begun with another backbone or other pictures and captions; "
+                f"The training in {self.output} was begun with another backbone or other images and captions; "
                 "resume it with the same or choose another folder."
             )
         if state["batch_size"] != self.batch_size:
             raise TrainingError(
-                f"The training in {self.output} was begun with {state['batch_size']} pictures a step, which "
+                f"The training in {self.output} was begun with {state['batch_size']} images a step, which "
                 f"{self.world.size} processes cannot share evenly; resume it with as many processes as before."
             )
         self.inversion.load_state_dict(state["inversion"])
