@@ -10,7 +10,7 @@ import pytest
 
 from fti4cir.cli.terminal import require_folder_place
 from fti4cir.errors import InputError
-from fti4cir.files import require_folder
+from fti4cir.files import replacing, require_folder
 
 
 def test_a_folder(tmp_path: Path) -> None:
@@ -34,3 +34,27 @@ def test_only_a_uri_is_not_looked_at(tmp_path: Path) -> None:
 def test_nothing_large_is_imported() -> None:
     code = "import sys, fti4cir.files; sys.exit(any(name in sys.modules for name in ('numpy', 'PIL', 'lancedb')))"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    with replacing(path) as file:
+        file.write(b"first")
+    assert path.read_bytes() == b"first"
+    path.chmod(0o640)
+    with pytest.raises(KeyError), replacing(path) as file:  # noqa: PT012
+        file.write(b"half of the sec")
+        raise KeyError
+    assert path.read_bytes() == b"first"
+    with replacing(path) as file:
+        file.write(b"second")
+    assert path.read_bytes() == b"second"
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert [one.name for one in tmp_path.iterdir()] == ["figures.json"]
+
+
+def test_a_new_file_may_be_read_by_those_who_may_read_others(tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    with replacing(tmp_path / "new"):
+        pass
+    assert (tmp_path / "new").stat().st_mode == (tmp_path / "other").stat().st_mode

@@ -1,9 +1,14 @@
-"""Places that a user names: folders on a disk, and URIs. Imports nothing large, so that a mistake is found at once."""
+"""Places on a disk: what a user names, and how a file is written. Imports nothing large, so that a mistake is found soon."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from .errors import InputError
 
@@ -18,3 +23,37 @@ def require_folder(folder: str | Path) -> None:
     path = Path(folder)
     if not path.is_dir():
         raise InputError(f"'{folder}' is not a folder." if path.exists() else f"There is no folder '{folder}'.")
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[BinaryIO]:
+    """A file to write to, which takes the place of `path` at the end, on the disk.
+
+    Whoever opens `path`, even after the process was killed, finds either what was there before or the whole new
+    content. If the block raises, the old content stays. OSError if the disk is full or the folder cannot be written to.
+
+    >>> with replacing("/tmp/example.txt") as file:
+    ...     _ = file.write(b"whole")
+    """
+    path = Path(path)
+    # Beside it, because a rename holds within one disk only; hidden, because a folder of results may be listed meanwhile.
+    number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    partial = Path(name)
+    try:
+        with open(number, "w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.chmod(_mode(path))
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _mode(path: Path) -> int:
+    """The permissions that the file has, or that a new one gets: a temporary file is for its owner alone."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_mode & 0o777
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask
