@@ -64,8 +64,8 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=512)
     options = parser.parse_args()
 
-    benchmark = made_up(options.pictures, options.queries)
-    gallery = unit_length(options.pictures, options.width, 0)
+    benchmark = made_up(options.images, options.queries)
+    gallery = unit_length(options.images, options.width, 0)
     composed = unit_length(options.queries, options.width, 1)
     before = peak_mb()
     start = time.perf_counter()
@@ -73,10 +73,10 @@ def main() -> None:
     ranked = time.perf_counter()
     judge(benchmark, ranking, subset_ranking, "made up", None).intervals()
     scored = time.perf_counter()
-    encoding = options.pictures / PICTURES_A_SECOND
+    encoding = options.images / PICTURES_A_SECOND
     result = {
         "cpus": os.cpu_count(),
-        "pictures": options.pictures,
+        "pictures": options.images,
         "queries": options.queries,
         "width": options.width,
         "rank_seconds": round(ranked - start, 2),

@@ -107,7 +107,7 @@ def test_a_missing_caption_is_named_at_once(
     cirr: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Before any image is encoded."""
-    (tmp_path / "captions.csv").write_text("image,caption\npicture-0.png,a dog\n")
+    (tmp_path / "captions.csv").write_text("image,caption\nimage-0.png,a dog\n")
     monkeypatch.setattr(ClipEncoder, "encode_pixels", lambda *_: pytest.fail("an image was encoded"))
     given = ["--method", "caption", "--captions", tmp_path / "captions.csv", "--model", model]
     assert evaluate("cirr", cirr, *given) == 1

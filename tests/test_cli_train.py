@@ -123,7 +123,7 @@ def test_of_several_processes_only_the_first_speaks(
         (["--images", "gone"], 1, "no folder or tar file 'gone'"),
         (["--captions", "gone.csv"], 1, "'gone.csv' does not exist"),
         (["--backbone", "gone"], 1, "There is no model 'gone'"),
-        (["--output", "IMAGE/x"], 1, "is a file, not a folder; give another --output"),
+        (["--output", "PICTURE/x"], 1, "is a file, not a folder; give another --output"),
     ],
 )
 def test_mistakes(

@@ -128,7 +128,7 @@ def test_evaluate(
     assert [one["metric"] for one in told["differences"]] == [{"cirr": "R@5", "circo": "mAP@10"}.get(name, "R@10")]
     assert run(*arguments) == 0
     out = capsys.readouterr().out
-    assert "pictures" in out.splitlines()[0]  # the protocol
+    assert "images" in out.splitlines()[0]  # the protocol
     assert all(f"\n{metric} " in out for metric in metrics)
 
 

@@ -129,7 +129,7 @@ def test_what_is_no_file_in_a_tar(folder: Path, tmp_path: Path) -> None:
     ("name", "text", "says"),
     [
         ("c.csv", "", "needs the columns image and caption"),
-        ("c.csv", "file,caption\na.png,x\n", "needs the columns image and caption, but has image, caption"),
+        ("c.csv", "file,caption\na.png,x\n", "needs the columns image and caption, but has file, caption"),
         ("c.csv", "image,caption\na.png\n", r"Line 2 .* lacks"),
         ("c.csv", "image,caption\n,x\n", r"Line 2 .* lacks"),
         ("c.csv", "image,caption\na.png,a cat, asleep\n", r"Line 2 .* in quotes"),

@@ -423,7 +423,7 @@ def test_a_folder_that_looks_like_a_uri(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     assert counts(index(Path(name))) == (1, 0, 0, 0, 0, 1)
     assert counts(index(Path(name))) == (0, 0, 1, 0, 0, 1)
-    assert (tmp_path / name / ".fti4cir" / "images.lance").is_dir()
+    assert (tmp_path / name / ".fti4cir" / "pictures.lance").is_dir()
     assert os.listdir(tmp_path) == [name]
 
 
@@ -454,7 +454,7 @@ class TestNoStoreWithoutNeed:
     def test_a_store_that_cannot_be_written(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def full(location: object) -> None:
             # As far as LanceDB comes on a full disk.
-            (Path(str(location)) / "images.lance" / "_versions").mkdir(parents=True)
+            (Path(str(location)) / "pictures.lance" / "_versions").mkdir(parents=True)
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr("fti4cir.search.store._connect", full)

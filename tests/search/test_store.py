@@ -216,11 +216,11 @@ def test_a_uri(tmp_path: Path) -> None:
 
 def test_a_damaged_store(tmp_path: Path) -> None:
     make(tmp_path).upsert(rows(vectors(100)))
-    for path in (tmp_path / "images.lance" / "data").iterdir():
+    for path in (tmp_path / "pictures.lance" / "data").iterdir():
         path.write_bytes(b"garbage")
     with pytest.raises(StoreError, match="delete it and index again"):
         Store.open(tmp_path).search(vectors(1)[0], 5)
-    for path in (tmp_path / "images.lance" / "_versions").iterdir():
+    for path in (tmp_path / "pictures.lance" / "_versions").iterdir():
         path.write_bytes(b"garbage")
     with pytest.raises(StoreError, match="delete it and index again"):
         Store.open(tmp_path)
@@ -278,7 +278,7 @@ class TestLocations:
             assert not is_uri(location)
             assert not Store.exists(location)
             make(location).upsert(rows(vectors(2)))
-            assert (tmp_path / name / "images.lance").is_dir()
+            assert (tmp_path / name / "pictures.lance").is_dir()
             assert len(Store.open(location)) == 2
             shutil.rmtree(tmp_path / name)
 
@@ -337,7 +337,7 @@ class TestPlanned:
     @pytest.mark.parametrize("scheme", ["", "file://"])
     def test_a_process_killed_while_it_made_the_store(self, tmp_path: Path, scheme: str) -> None:
         for name in ("_versions", "data", "_transactions"):
-            (tmp_path / "images.lance" / name).mkdir(parents=True)
+            (tmp_path / "pictures.lance" / name).mkdir(parents=True)
         location = f"{scheme}{tmp_path}"
         assert not Store.exists(location)
         store = Store.planned(location, self.INFO)

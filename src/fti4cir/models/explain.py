@@ -527,7 +527,7 @@ p { margin: 0 0 .8em; text-wrap: pretty; }
 .subject, .attribute { border-bottom: 3px solid currentColor; white-space: nowrap; }
 .subject { color: var(--subject); }
 .attribute { color: var(--attribute); }
-.photo { background: url(IMAGE) center / 100% 100%; aspect-ratio: RATIO; border-radius: 10px; overflow: hidden;
+.photo { background: url(PICTURE) center / 100% 100%; aspect-ratio: RATIO; border-radius: 10px; overflow: hidden;
   width: min(100%, calc(480px * RATIO)); justify-self: center; }
 .photo img { display: block; width: 100%; height: 100%; transition: opacity .25s; }
 .photo:hover img, #heat:not(:checked) ~ .cards img { opacity: 0; }
