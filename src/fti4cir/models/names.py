@@ -53,7 +53,8 @@ def check(name: str) -> None:
     elif not _HUB_NAME.fullmatch(name):
         raise ModelError(
             f"There is no model {name!r}: it is not a folder, none of the ready-made models "
-            f"({', '.join(ready_made())}), and not a name on the Hugging Face hub, such as openai/clip-vit-base-patch32."
+            f"({', '.join(ready_made())}), and not a name on the Hugging Face hub, such as "
+            "openai/clip-vit-base-patch32."
         )
 
 
