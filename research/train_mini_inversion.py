@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 import mini_data
 from fti4cir.backbones.mini import FOLDER
 from fti4cir.methods import registry
-from fti4cir.models import loading as checkpoint
+from fti4cir.models import loading, saved
 from mini_data import Picture, article
 
 
@@ -95,9 +95,9 @@ def prepare(data: Path, work: Path) -> None:
 def export(work: Path) -> None:
     """Copy the trained network into the package, in half precision."""
     target = FOLDER / "inversion"
-    model = checkpoint.load(str(work / "model"))
+    model = loading.load(str(work / "model"))
     config = json.loads((work / "model" / "config.json").read_text(encoding="utf-8"))
-    checkpoint.save(target, model.require_inversion(), model.encoder, config["trained"])
+    saved.save_model(target, model.require_inversion(), encoder=model.encoder, trained=config["trained"])
     weights = target / "model.safetensors"
     save_file({name: value.half() for name, value in load_file(weights).items()}, weights)
 

@@ -92,9 +92,11 @@ def every_method(encoder: WordEncoder, pictures: Iterable[Path]) -> list[Method]
             network = random_inversion(max_attributes=0, template=Template(modification=TEMPLATES[name]))
         else:
             network = random_inversion()
-        model = Model(encoder, network, "tiny", name if name in TEMPLATES else "fti4cir")
+        model = Model(encoder, network, "tiny", method=name if name in TEMPLATES else "fti4cir")
         if name == "searle-oti":
-            model = Model(encoder, network, "tiny", "searle", {"concepts": {"a dog": ["on grass"], "a cat": ["red"]}})
+            model = Model(
+                encoder, network, "tiny", method="searle", extra={"concepts": {"a dog": ["on grass"], "a cat": ["red"]}}
+            )
             methods.append(OptimizedInversion(model, steps=1))
         elif name == "caption":
             methods.append(Captioned(model, {path.absolute(): f"a red dog on {path.stem}" for path in pictures}))

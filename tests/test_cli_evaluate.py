@@ -9,7 +9,7 @@ import pytest
 
 from fti4cir import cli
 from fti4cir.backbones.clip import ClipEncoder
-from fti4cir.models import loading as checkpoint
+from fti4cir.models.saved import save_model
 from standin import save_colour
 from terminal import one_error_line
 from tinyclip import clip_folder, encoder, random_inversion
@@ -23,7 +23,7 @@ COLOURS = {"Red": (220, 30, 30), "Blue": (30, 30, 220), "Black": (10, 10, 10)}
 
 @pytest.fixture(scope="module")
 def model(encoder: ClipEncoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return checkpoint.save(tmp_path_factory.mktemp("model"), random_inversion(), encoder, {})
+    return save_model(tmp_path_factory.mktemp("model"), random_inversion(), encoder=encoder, trained={})
 
 
 @pytest.fixture(scope="module")
@@ -185,8 +185,10 @@ def test_a_model_without_weights(shop: Path, clip_folder: Path, capsys: pytest.C
 def test_several_models(
     shop: Path, model: Path, encoder: ClipEncoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = checkpoint.save(tmp_path / "k8", random_inversion(1, num_latent=8), encoder, {})
-    word = checkpoint.save(tmp_path / "word", random_inversion(2, max_attributes=0), encoder, {}, "pic2word")
+    other = save_model(tmp_path / "k8", random_inversion(1, num_latent=8), encoder=encoder, trained={})
+    word = save_model(
+        tmp_path / "word", random_inversion(2, max_attributes=0), encoder=encoder, trained={}, method="pic2word"
+    )
     models = ["--model", word, "--model", model, "--model", other]
     methods = ["--method", "fti4cir,pic2word,image"]
     assert evaluate(shop, *models, *methods, "--json") == 0
@@ -217,7 +219,9 @@ def test_several_models(
 def test_a_model_that_no_method_stands_on(
     shop: Path, model: Path, encoder: ClipEncoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    word = checkpoint.save(tmp_path / "word", random_inversion(2, max_attributes=0), encoder, {}, "pic2word")
+    word = save_model(
+        tmp_path / "word", random_inversion(2, max_attributes=0), encoder=encoder, trained={}, method="pic2word"
+    )
     assert evaluate(shop, "--model", model, "--model", word, "--method", "fti4cir") == 0
     assert f"left out: {word}; none of the methods stands on it" in capsys.readouterr().err
 

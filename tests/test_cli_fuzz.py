@@ -20,8 +20,7 @@ from fti4cir.backbones import hub
 from fti4cir.captions import generate as captioning
 from fti4cir.cli import evaluating
 from fti4cir.errors import ModelError
-from fti4cir.models import loading as checkpoint
-from fti4cir.models import names
+from fti4cir.models import loading, names
 from fti4cir.training import trainer as training
 from standin import ColourModel, save_colour
 
@@ -77,7 +76,7 @@ def no_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
     monkeypatch.setattr(fti4cir, "load", load, raising=False)
     monkeypatch.setattr(hub, "snapshot", stop)
-    monkeypatch.setattr(checkpoint, "load_encoder", stop)
+    monkeypatch.setattr(loading, "load_encoder", stop)
     monkeypatch.setattr(evaluating, "load_models", stop)
     monkeypatch.setattr(training, "train", stop)
     monkeypatch.setattr(captioning, "caption_images", stop)

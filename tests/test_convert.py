@@ -173,7 +173,7 @@ def test_another_network(release: Any, tmp_path: Path, changes: dict[str, Any]) 
 
 def test_convert(release: Any, clip_folder: Path, encoder: ClipEncoder, tmp_path: Path) -> None:
     source = random_inversion(**SETTINGS)
-    folder = convert(saved(release(source), tmp_path / "model_59.pth"), clip_folder, tmp_path / "out")
+    folder = convert(saved(release(source), tmp_path / "model_59.pth"), clip_folder, output=tmp_path / "out")
     model = load(folder, device="cpu")
     config = json.loads((folder / "config.json").read_text())
     assert config["trained"]["converted_from"] == "model_59.pth"
@@ -188,7 +188,7 @@ def test_convert(release: Any, clip_folder: Path, encoder: ClipEncoder, tmp_path
 def test_widths_that_do_not_fit(release: Any, clip_folder: Path, tmp_path: Path) -> None:
     network = release(FineGrainedInversion(type(random_inversion().config)(JOINT + 8, VISION, 32)))
     with pytest.raises(ModelError, match="joint_width is 32, the encoder's 24"):
-        convert(saved(network, tmp_path / "wide.pth"), clip_folder, tmp_path / "out")
+        convert(saved(network, tmp_path / "wide.pth"), clip_folder, output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from fti4cir.cli.terminal import require_folder_place
 from fti4cir.errors import InputError
-from fti4cir.files import replacing, require_folder
+from fti4cir.files import replacing, require_folder, user_cache
 
 
 def test_a_folder(tmp_path: Path) -> None:
@@ -58,3 +58,12 @@ def test_a_new_file_may_be_read_by_those_who_may_read_others(tmp_path: Path) -> 
     with replacing(tmp_path / "new"):
         pass
     assert (tmp_path / "new").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    if sys.platform == "linux":
+        assert user_cache() == tmp_path / "fti4cir"
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert user_cache() == tmp_path / ".cache" / "fti4cir"

@@ -1,4 +1,4 @@
-"""Places on a disk: what a user names, and how a file is written. Imports nothing large, so that a mistake is found soon."""
+"""Places on a disk: what a user names, and how a file is written. Imports nothing large, so it is quick to import."""
 
 from __future__ import annotations
 
@@ -25,6 +25,17 @@ def require_folder(folder: str | Path) -> None:
         raise InputError(f"'{folder}' is not a folder." if path.exists() else f"There is no folder '{folder}'.")
 
 
+def user_cache() -> Path:
+    """This package's folder in the user's cache; on Linux `~/.cache/fti4cir`. It may be deleted at any time.
+
+    RuntimeError for a user without a home folder.
+    """
+    # Imported here, because few commands need it.
+    from platformdirs import user_cache_path
+
+    return user_cache_path("fti4cir", appauthor=False)
+
+
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """A file to write to, which takes the place of `path` at the end, on the disk.
@@ -36,7 +47,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     ...     _ = file.write(b"whole")
     """
     path = Path(path)
-    # Beside it, because a rename holds within one disk only; hidden, because a folder of results may be listed meanwhile.
+    # Beside it, because a rename works within one disk only; hidden, for a folder may be listed meanwhile.
     number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     partial = Path(name)
     try:

@@ -18,7 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from fti4cir.errors import ImageError
 from fti4cir.images import file as imagefile
-from fti4cir.images.decode import CutImageWarning, Picture, decode_image
+from fti4cir.images.decode import CutImageWarning, DecodedImage, decode_image
 
 RED = (255, 0, 0)
 
@@ -35,7 +35,7 @@ def saved(image: Image.Image, kind: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def quietly(data: bytes, name: str = "x") -> Picture:
+def quietly(data: bytes, name: str = "x") -> DecodedImage:
     """Decoded without any warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import platformdirs
 import pytest
 import torch
 from PIL import Image
@@ -131,11 +132,10 @@ def test_without_a_cache(model: Model, tmp_path: Path, monkeypatch: pytest.Monke
     first = model.explain(picture())
     assert len(first.subject) == 5
 
-    def no_home() -> Path:
-        raise RuntimeError("Could not determine home directory.")
+    def no_home(*_: object, **__: object) -> Path:
+        raise RuntimeError("could not determine the home directory")
 
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.setattr(platformdirs, "user_cache_path", no_home)
     forget(monkeypatch)
     assert model.explain(picture()).to_json() == first.to_json()
 

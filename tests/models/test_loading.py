@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save_file
 from fti4cir.backbones.clip import ClipEncoder
 from fti4cir.errors import ModelError
 from fti4cir.inversion.prompts import Template
-from fti4cir.models import loading as checkpoint
+from fti4cir.models import loading, names
 from fti4cir.models.authors_pickle import our_name
-from fti4cir.models.loading import load, load_all, save
+from fti4cir.models.loading import load, load_all
+from fti4cir.models.saved import save_model
 from tinyclip import build, clip_folder, encoder, picture, random_inversion
 
 __all__ = ["clip_folder", "encoder"]
@@ -25,7 +26,7 @@ __all__ = ["clip_folder", "encoder"]
 
 @pytest.fixture
 def saved(encoder: ClipEncoder, tmp_path: Path) -> Path:
-    return save(tmp_path / "saved", random_inversion(threshold=0.2), encoder, {"epochs": 3})
+    return save_model(tmp_path / "saved", random_inversion(threshold=0.2), encoder=encoder, trained={"epochs": 3})
 
 
 def edit(path: Path, **changes: Any) -> None:
@@ -51,15 +52,20 @@ def test_round_trip(saved: Path, encoder: ClipEncoder) -> None:
 
 def test_method_and_what_it_needs_besides(encoder: ClipEncoder, tmp_path: Path) -> None:
     extra = {"concepts": {"a dog": ["on grass"]}}
-    model = load(save(tmp_path / "m", random_inversion(), encoder, {}, "searle", extra), device="cpu")
+    model = load(
+        save_model(tmp_path / "m", random_inversion(), encoder=encoder, trained={}, method="searle", extra=extra),
+        device="cpu",
+    )
     assert (model.method, model.extra) == ("searle", extra)
 
 
 def test_a_template_goes_with_the_weights(encoder: ClipEncoder, tmp_path: Path) -> None:
     template = Template(modification="that {text}")
-    model = load(save(tmp_path / "m", random_inversion(template=template), encoder, {}), device="cpu")
+    model = load(
+        save_model(tmp_path / "m", random_inversion(template=template), encoder=encoder, trained={}), device="cpu"
+    )
     assert model.require_inversion().config.template == template
-    plain = load(save(tmp_path / "n", random_inversion(), encoder, {}), device="cpu")
+    plain = load(save_model(tmp_path / "n", random_inversion(), encoder=encoder, trained={}), device="cpu")
     assert not torch.allclose(model.compose([picture()], ["is red"]), plain.compose([picture()], ["is red"]))
 
 
@@ -88,7 +94,7 @@ def test_what_is_written(saved: Path, encoder: ClipEncoder, clip_folder: Path) -
 
 def test_saving_again_replaces(saved: Path, encoder: ClipEncoder) -> None:
     (saved / "log.csv").write_text("kept")
-    save(saved, random_inversion(seed=5, max_attributes=2), encoder, {})
+    save_model(saved, random_inversion(seed=5, max_attributes=2), encoder=encoder, trained={})
     model = load(saved, device="cpu")
     assert model.inversion is not None
     assert model.inversion.config.max_attributes == 2
@@ -97,7 +103,7 @@ def test_saving_again_replaces(saved: Path, encoder: ClipEncoder) -> None:
 
 def test_saving_never_overwrites_a_clip(clip_folder: Path, encoder: ClipEncoder) -> None:
     with pytest.raises(ModelError, match="another kind"):
-        save(clip_folder, random_inversion(), encoder, {})
+        save_model(clip_folder, random_inversion(), encoder=encoder, trained={})
     assert load(clip_folder, device="cpu").inversion is None
 
 
@@ -109,7 +115,7 @@ def test_interrupted_saving_leaves_the_old_model(
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(ModelError, match="No space left"):
-        save(saved, random_inversion(seed=5, max_attributes=2), encoder, {})
+        save_model(saved, random_inversion(seed=5, max_attributes=2), encoder=encoder, trained={})
     assert sorted(path.name for path in saved.iterdir()) == ["config.json", "model.safetensors"]
     assert load(saved, device="cpu").inversion is not None
 
@@ -121,13 +127,13 @@ def test_whoever_may_read_the_config_may_read_the_weights(saved: Path) -> None:
 def test_folder_that_cannot_be_made(encoder: ClipEncoder, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ModelError, match="cannot be saved"):
-        save(tmp_path / "file" / "model", random_inversion(), encoder, {})
+        save_model(tmp_path / "file" / "model", random_inversion(), encoder=encoder, trained={})
 
 
 def test_backbone_inside_moves_along(clip_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(clip_folder, tmp_path / "here" / "backbone")
     inner = load(tmp_path / "here" / "backbone", device="cpu").encoder
-    save(tmp_path / "here", random_inversion(), inner, {})
+    save_model(tmp_path / "here", random_inversion(), encoder=inner, trained={})
     assert json.loads((tmp_path / "here" / "config.json").read_text())["backbone"] == "backbone"
     (tmp_path / "here").rename(tmp_path / "there")
     assert load(tmp_path / "there", device="cpu").inversion is not None
@@ -135,7 +141,7 @@ def test_backbone_inside_moves_along(clip_folder: Path, tmp_path: Path) -> None:
 
 def test_relative_backbone_is_saved_whole(clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(clip_folder.parent)
-    save(tmp_path / "saved", random_inversion(), load("clip", device="cpu").encoder, {})
+    save_model(tmp_path / "saved", random_inversion(), encoder=load("clip", device="cpu").encoder, trained={})
     monkeypatch.chdir(tmp_path)
     assert load("saved", device="cpu").inversion is not None
 
@@ -151,7 +157,7 @@ def test_half_precision_weights_load_as_float32(saved: Path) -> None:
 def test_bfloat16_keeps_the_weights_fitting(saved: Path, encoder: ClipEncoder, tmp_path: Path) -> None:
     model = load(saved, device="cpu", dtype="bfloat16")
     assert model.compose([picture()], ["is red"]).isfinite().all()
-    again = save(tmp_path / "again", random_inversion(), model.encoder, {})
+    again = save_model(tmp_path / "again", random_inversion(), encoder=model.encoder, trained={})
     assert load(again, device="cpu").encoder.fingerprint == encoder.fingerprint
 
 
@@ -164,10 +170,10 @@ def test_another_encoder(saved: Path, tmp_path: Path) -> None:
 def test_several_models_share_their_encoder(
     saved: Path, encoder: ClipEncoder, clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = save(tmp_path / "other", random_inversion(1), encoder, {}, "pic2word")
+    other = save_model(tmp_path / "other", random_inversion(1), encoder=encoder, trained={}, method="pic2word")
     loads = []
-    real = checkpoint._load_encoder
-    monkeypatch.setattr(checkpoint, "_load_encoder", lambda *given: loads.append(given) or real(*given))
+    real = loading._load_backbone
+    monkeypatch.setattr(loading, "_load_backbone", lambda *given: loads.append(given) or real(*given))
     first, second = load_all([saved, other], device="cpu")
     assert len(loads) == 1
     assert first.encoder is second.encoder
@@ -182,12 +188,13 @@ def test_several_models_share_their_encoder(
 
 def test_several_models_of_different_encoders(saved: Path, tmp_path: Path) -> None:
     elsewhere = build(tmp_path / "elsewhere", seed=1)
-    own = save(tmp_path / "own", random_inversion(), load(elsewhere, device="cpu").encoder, {})
+    own = save_model(tmp_path / "own", random_inversion(), encoder=load(elsewhere, device="cpu").encoder, trained={})
     for other in (own, elsewhere, "mini"):
         with pytest.raises(ModelError) as caught:
             load_all([saved, other], device="cpu")
         assert str(caught.value) == (
-            f"{saved} and {other} cannot be compared in one pass, for their encoders differ; evaluate each by itself."
+            f"{saved} and {other} cannot be compared in one pass, because their encoders differ; "
+            "evaluate each by itself."
         )
 
 
@@ -269,10 +276,10 @@ def damaged_clips(clip: Path) -> dict[str, tuple[Any, str]]:
         weights.unlink()
 
     return {
-        "another kind of model": (lambda: edit(clip / "config.json", model_type="siglip"), "not a CLIP"),
+        "another kind of model": (lambda: edit(clip / "config.json", model_type="siglip"), "known are clip"),
         "remote code": (
             lambda: edit(clip / "config.json", model_type="x", auto_map={"AutoModel": "evil.Evil"}),
-            "not a CLIP",
+            "known are clip",
         ),
         "no config": (lambda: (clip / "config.json").unlink(), "cannot be read"),
         "no preprocessing": (lambda: (clip / "preprocessor_config.json").unlink(), "cannot be read"),
@@ -341,20 +348,20 @@ def released_state(seed: int = 0) -> dict[str, torch.Tensor]:
     layer = ["norm1.weight", "norm1.bias", "norm2.weight", "norm2.bias", "attn.to_queries.weight"]
     layer += ["attn.to_keys_values.weight", "attn.project.weight", "attn.project.bias"]
     layer += [f"mlp.{name}.{kind}" for name in ("fc1", "fc2") for kind in ("weight", "bias")]
-    names = ["templates", "local_atte_fc.0.weight", "local_atte_fc.0.bias"]
-    names += [f"{phi}.{name}" for phi in ("phi_s", "phi_a") for name in inner]
-    names += [f"transformer.layers.0.{name}" for name in layer]
-    return {name: source.state_dict()[str(our_name(name))] for name in names}
+    parameters = ["templates", "local_atte_fc.0.weight", "local_atte_fc.0.bias"]
+    parameters += [f"{phi}.{name}" for phi in ("phi_s", "phi_a") for name in inner]
+    parameters += [f"transformer.layers.0.{name}" for name in layer]
+    return {name: source.state_dict()[str(our_name(name))] for name in parameters}
 
 
 @pytest.fixture
 def hub(clip_folder: Path, tmp_path: Path) -> Path:
     """HF_HOME with the preset's two repositories, the tiny CLIP in the place of the large one."""
     home = tmp_path / "home"
-    lay_out(home / "hub", checkpoint.CLIP_REPOSITORY, checkpoint.CLIP_REVISION, clip_folder)
+    lay_out(home / "hub", names.CLIP_REPOSITORY, names.CLIP_REVISION, clip_folder)
     (tmp_path / "release").mkdir()
     torch.save(released_state(), tmp_path / "release" / "model_59.pth")
-    lay_out(home / "hub", checkpoint.RELEASE_REPOSITORY, RELEASE_COMMIT, tmp_path / "release", "main")
+    lay_out(home / "hub", names.RELEASE_REPOSITORY, RELEASE_COMMIT, tmp_path / "release", "main")
     return home
 
 
@@ -383,7 +390,7 @@ print(first.encoder.name)
     assert done.stderr == ""
     assert done.stdout == "openai/clip-vit-large-patch14\n"
     config = json.loads((hub / "assets" / "fti4cir" / "vit-l-14" / "main" / "config.json").read_text())
-    assert config["trained"]["converted_from"] == f"{checkpoint.RELEASE_REPOSITORY}@{RELEASE_COMMIT}: model_59.pth"
+    assert config["trained"]["converted_from"] == f"{names.RELEASE_REPOSITORY}@{RELEASE_COMMIT}: model_59.pth"
     assert config["trained"]["assumed"]["heads"] == 1
 
 
@@ -409,8 +416,8 @@ def test_offline_without_a_cache(tmp_path: Path) -> None:
     done = run(FAIL.format(names=["vit-l-14", "openai/clip-vit-base-patch32"]), tmp_path)
     assert done.stderr == ""
     preset, other = done.stdout.splitlines()
-    assert checkpoint.CLIP_REPOSITORY in preset
-    assert checkpoint.CLIP_REVISION in preset
+    assert names.CLIP_REPOSITORY in preset
+    assert names.CLIP_REVISION in preset
     assert "openai/clip-vit-base-patch32" in other
     for message in (preset, other):
         assert "downloaded" in message
@@ -419,18 +426,18 @@ def test_offline_without_a_cache(tmp_path: Path) -> None:
 
 
 def test_offline_with_part_of_a_cache(hub: Path) -> None:
-    release = hub / "hub" / f"models--{checkpoint.RELEASE_REPOSITORY.replace('/', '--')}"
+    release = hub / "hub" / f"models--{names.RELEASE_REPOSITORY.replace('/', '--')}"
     shutil.rmtree(release)
-    clip = hub / "hub" / f"models--{checkpoint.CLIP_REPOSITORY.replace('/', '--')}"
+    clip = hub / "hub" / f"models--{names.CLIP_REPOSITORY.replace('/', '--')}"
     lay_out(hub / "hub", "someone/partial", "b" * 40, clip / "blobs", "main")
     (hub / "hub" / "models--someone--partial" / "snapshots" / ("b" * 40) / "model.safetensors").unlink()
     without_release, partial = run(FAIL.format(names=["vit-l-14", "someone/partial"]), hub).stdout.splitlines()
-    assert checkpoint.RELEASE_REPOSITORY in without_release
+    assert names.RELEASE_REPOSITORY in without_release
     assert "someone/partial has to be downloaded" in partial
 
 
 def test_several_checkpoints_in_the_release(hub: Path) -> None:
-    release = hub / "hub" / f"models--{checkpoint.RELEASE_REPOSITORY.replace('/', '--')}"
+    release = hub / "hub" / f"models--{names.RELEASE_REPOSITORY.replace('/', '--')}"
     snapshot = release / "snapshots" / RELEASE_COMMIT
     shutil.copy(snapshot / "model_59.pth", snapshot / "model_60.pth")
     done = run(FAIL.format(names=["vit-l-14"]), hub)

@@ -30,19 +30,19 @@ def clip(folder: Path) -> str:
 
 def test_whether_another_model_may_have_made_a_store(tmp_path: Path) -> None:
     mine, other = saved(tmp_path / "mine", "abc-bfloat16"), saved(tmp_path / "other", "xyz")
-    assert names.may_have_made("mini", "mini", "abc")
+    assert names.may_have_made("mini", "mini", fingerprint="abc")
     for of_store in ("abc", f"abc.{PIXELS}", f"abc-bfloat16.{PIXELS}"):
-        assert names.may_have_made(mine, "mini", of_store)  # trained on the same encoder
-    assert not names.may_have_made(other, "mini", "abc")
-    assert not names.may_have_made("vit-l-14", "mini", "abc")
-    assert not names.may_have_made("someone/clip", "mini", "abc")
-    assert not names.may_have_made("mini", "vit-l-14", "abc")
+        assert names.may_have_made(mine, "mini", fingerprint=of_store)  # trained on the same encoder
+    assert not names.may_have_made(other, "mini", fingerprint="abc")
+    assert not names.may_have_made("vit-l-14", "mini", fingerprint="abc")
+    assert not names.may_have_made("someone/clip", "mini", fingerprint="abc")
+    assert not names.may_have_made("mini", "vit-l-14", fingerprint="abc")
     own = json.loads((Path(names.__file__).parents[1] / "weights" / "mini" / "inversion" / "config.json").read_text())
-    assert names.may_have_made("mini", mine, own["fingerprint"])
+    assert names.may_have_made("mini", mine, fingerprint=own["fingerprint"])
     # The same CLIP has several names, and what a folder holds is seen when it is loaded.
-    assert names.may_have_made("vit-l-14", names.CLIP_REPOSITORY, "abc")
-    assert names.may_have_made(names.CLIP_REPOSITORY, "vit-l-14", "abc")
-    assert names.may_have_made(clip(tmp_path / "clip"), "someone/clip", "abc")
+    assert names.may_have_made("vit-l-14", names.CLIP_REPOSITORY, fingerprint="abc")
+    assert names.may_have_made(names.CLIP_REPOSITORY, "vit-l-14", fingerprint="abc")
+    assert names.may_have_made(clip(tmp_path / "clip"), "someone/clip", fingerprint="abc")
 
 
 def test_names_that_are_none(tmp_path: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from PIL import Image
 from torch import Tensor
+
+Precision = Literal["float32", "bfloat16"]
+"""The type of a backbone's weights. All features are float32."""
 
 
 class VisionFeatures(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,35 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..images.preprocess import square
-from .base import VisionFeatures
+from . import pretrained
+from .base import Precision, VisionFeatures
 from .packing import Packing
+from .registry import Backbone
 from .text import clean
+
+BACKBONE = Backbone(kind="CLIP", model_types=("clip",))
+
+
+def load_encoder(folder: Path, name: str, dtype: Precision) -> ClipEncoder:
+    """A CLIP from a folder as `transformers` saves it, on the CPU.
+
+    Args:
+        folder: with config, preprocessing, weights as safetensors and tokeniser.
+        name: what a person calls the model.
+        dtype: of both towers.
+
+    Raises:
+        ModelError: if files are missing or damaged.
+
+    """
+    processor = pretrained.read_processor(folder, name)
+    # Imported here, because transformers takes seconds.
+    from transformers import CLIPModel, CLIPTokenizer
+
+    model, tokenizer = pretrained.load_model_and_tokenizer(
+        folder, name, model_class=CLIPModel, tokenizer_class=CLIPTokenizer, dtype=dtype
+    )
+    return ClipEncoder(model, tokenizer, processor, name)
 
 
 class ClipEncoder:
@@ -120,8 +147,8 @@ class ClipEncoder:
 class _TextLayer:
     """A frozen layer of CLIP's text tower on packed sentences: the sum in float32, the products in `dtype`.
 
-    Its weights are kept in the form and precision in which they are used: autocast would convert them anew every
-    time. They are taken from the modules by the names that they have in CLIP's files.
+    Its weights are kept in the form and precision in which they are used: autocast would convert them again
+    every time. They are taken from the modules by the names that they have in CLIP's files.
     """
 
     def __init__(self, layer: Any, config: Any, dtype: torch.dtype) -> None:

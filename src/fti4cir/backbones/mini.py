@@ -22,9 +22,12 @@ from torch.nn import functional as F
 
 from ..errors import ModelError
 from ..images.preprocess import RATIO
-from .base import VisionFeatures
+from .base import Precision, VisionFeatures
 from .packing import Packing
+from .registry import Backbone
 from .text import clean
+
+BACKBONE = Backbone(kind="the bundled model", bundled=True)
 
 FOLDER = Path(__file__).parent.parent / "weights" / "mini"
 JOINT_WIDTH, VISION_WIDTH, TOKEN_WIDTH = 256, 256, 384
@@ -347,3 +350,8 @@ def load_mini(device: str | torch.device | None = None, folder: Path = FOLDER) -
     tokenizer.encode_special_tokens = True  # what a user types is text, also "[SEP]"
     encoder = MiniEncoder(image, text, tokenizer, hashlib.sha256(data).hexdigest()[:16])
     return encoder if device is None else encoder.to(device)
+
+
+def load_encoder(folder: Path, name: str, dtype: Precision) -> MiniEncoder:
+    """The bundled encoder, on the CPU. It has one name, and chooses its precision by the processor."""
+    return load_mini(folder=folder)

@@ -24,9 +24,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..backbones.pretrained import quiet_transformers
 from ..errors import ImageError, InputError
 from ..images.decode import decode_image
-from ..models import loading
 from . import blip
 from . import table as captioned
 from .blip import BlipCaptioner, Preprocessing
@@ -100,7 +100,7 @@ def caption_images(
             begun = False
     if begun:
         _require_same(output, made_of)
-    with loading.quiet_transformers():
+    with quiet_transformers():
         captioner = blip.load(model, preprocessing=preprocessing)
     made_of |= {"model": captioner.name, "fingerprint": captioner.fingerprint}
     if begun:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..backbones import registry
 from ..models import names as known
 from .terminal import note
 
@@ -17,15 +18,20 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = known.DEFAULT
 BETTER_MODEL = known.RELEASED
 
-_MODELS = f"{DEFAULT_MODEL}, {BETTER_MODEL}, a CLIP's hub name or folder, or a folder made by train or convert."
+_KINDS = " or ".join(registry.kinds())
+BACKBONES = f"{DEFAULT_MODEL}, or the hub name or folder of a {_KINDS}"
+"""What an encoder can be named by, for help."""
+_MODELS = (
+    f"{DEFAULT_MODEL}, {BETTER_MODEL}, the hub name or folder of a {_KINDS}, or a folder made by train or convert."
+)
 ModelOption = Annotated[str, typer.Option("--model", metavar="NAME_OR_DIR", help=_MODELS)]
 StoreModelOption = Annotated[
     str | None,
     typer.Option(
         "--model",
         metavar="NAME_OR_DIR",
-        help=f"{_MODELS} A folder keeps one index a model. By default the model of the index that was made last, for "
-        f"a new one {DEFAULT_MODEL}.",
+        help=f"{_MODELS} A folder keeps one index for each model. The default is the model of the newest index, "
+        f"and {DEFAULT_MODEL} for a folder without one.",
         show_default=False,
     ),
 ]
@@ -64,9 +70,9 @@ def load_models(names: Sequence[str]) -> list[Model]:
 
 
 def require(name: str) -> str:
-    """A model's name as it holds from anywhere, once all is there to load it; ModelError if it cannot be had.
+    """A model's name that is valid from any folder, once its files are here; ModelError if they cannot be downloaded.
 
-    This takes no time that a model's library would take to be imported; what is missing is downloaded.
+    The model's libraries are not imported, so that a mistake is found soon.
     """
     name = check(name)
     known.fetch(name)
@@ -74,14 +80,14 @@ def require(name: str) -> str:
 
 
 def check(name: str) -> str:
-    """A model's name as it holds from anywhere; ModelError if none can be called so. Nothing is downloaded."""
+    """A model's name that is valid from any folder; ModelError if no model can have it. Nothing is downloaded."""
     name = located(name)
     known.check(name)
     return name
 
 
 def hint(name: str) -> None:
-    """Say how to get better results than with a model that was only the default."""
+    """Say how to get better results than with the default model."""
     if name == DEFAULT_MODEL:
         note(
             f"{name} is small and comes with the package; for better results, which take longer: --model {BETTER_MODEL}"
@@ -89,6 +95,6 @@ def hint(name: str) -> None:
 
 
 def located(name: str) -> str:
-    """The name of a model from wherever one is."""
-    # A store notes its model's name, and is searched from other folders; a trained model that of its backbone.
+    """A model's name that is valid from any folder."""
+    # A store keeps the name of its model, and a trained model that of its backbone. Both are used from other folders.
     return os.path.abspath(name) if name not in (DEFAULT_MODEL, BETTER_MODEL) and os.path.isdir(name) else name

@@ -10,7 +10,7 @@ import typer
 
 from ..errors import InputError
 from ..models.names import CAPTIONER, fetch_captioner
-from .models import DEFAULT_MODEL, check, require
+from .models import BACKBONES, DEFAULT_MODEL, check, require
 from .terminal import is_first, note, require_file, require_file_place, require_folder_place, require_images, say
 
 DEFAULT_CAPTIONER = CAPTIONER
@@ -66,9 +66,7 @@ def train(
     output: Annotated[Path, typer.Option(metavar="DIR", help="The folder for the model, its log and its checkpoint.")],
     backbone: Annotated[
         str,
-        typer.Option(
-            metavar="NAME_OR_DIR", help=f"What to train for: {DEFAULT_MODEL}, or a CLIP's hub name or folder."
-        ),
+        typer.Option(metavar="NAME_OR_DIR", help=f"What to train for: {BACKBONES}."),
     ] = DEFAULT_MODEL,
     method: Annotated[
         str, typer.Option(metavar="NAME", help="What to train: fti4cir, pic2word, searle or lincir.")
@@ -166,7 +164,7 @@ def convert(
     from ..models.loading import convert as convert_
 
     note(f"backbone: {backbone}")
-    convert_(checkpoint, backbone, output)
+    convert_(checkpoint, backbone, output=output)
     _print_saved(output)
 
 

@@ -19,7 +19,7 @@ from ..files import require_folder
 from .colours import to_srgb
 from .file import decoded
 
-Source = Image.Image | str | Path | NDArray[np.uint8]
+ImageSource = Image.Image | str | Path | NDArray[np.uint8]
 """What the library takes as an image: a file's path, a PIL image, or an array (H, W, 3), (H, W, 4) or (H, W)."""
 
 EXTENSIONS = frozenset(
@@ -107,7 +107,7 @@ _UPRIGHT = {
 }
 
 
-class Picture(NamedTuple):
+class DecodedImage(NamedTuple):
     """A decoded image and its size in the file."""
 
     image: Image.Image
@@ -211,7 +211,7 @@ def content_digest(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-def decode_image(data: bytes, name: str | Path, at_least: int | None = None) -> Picture:
+def decode_image(data: bytes, name: str | Path, at_least: int | None = None) -> DecodedImage:
     """Decode the content of an image file; `name` is what errors call it.
 
     With `at_least`, a JPEG may be decoded at a half, a quarter or an eighth of its size, as long as both sides
@@ -247,7 +247,7 @@ def decode_image(data: bytes, name: str | Path, at_least: int | None = None) -> 
             CutImageWarning,
             stacklevel=2,
         )
-    return Picture(upright, width, height, missing)
+    return DecodedImage(upright, width, height, missing)
 
 
 def share_of(missing: float) -> str:
@@ -255,7 +255,7 @@ def share_of(missing: float) -> str:
     return "less than 1 %" if missing < 0.01 else f"{100 * missing:.0f} %"
 
 
-def open_image(source: Source, at_least: int | None = None) -> Image.Image:
+def open_image(source: ImageSource, at_least: int | None = None) -> Image.Image:
     """An image from a file, a PIL image or an array, as an upright RGB image in sRGB.
 
     EXIF orientation is obeyed; an embedded colour profile is converted to sRGB; of an animation or a file with

@@ -6,7 +6,6 @@ import base64
 import html
 import io
 import math
-import os
 import tempfile
 import weakref
 from dataclasses import dataclass, replace
@@ -25,14 +24,15 @@ from torch.nn import functional as F
 
 from ..backbones.base import DualEncoder
 from ..errors import InputError
-from ..images.decode import open_image
+from ..files import user_cache
+from ..images.decode import ImageSource, open_image
 from ..images.preprocess import padding
 from ..inversion.compose import encode_sentences
 from ..inversion.network import PseudoWords
 from ..inversion.prompts import Sentence, Slot
 
 if TYPE_CHECKING:
-    from .model import Model, Picture
+    from .model import Model
 
 NEAREST = 5
 """How many real words are told for each pseudo-word."""
@@ -133,7 +133,7 @@ class Explanation:
 
 
 @torch.no_grad()
-def explain(model: Model, image: Picture) -> Explanation:
+def explain(model: Model, image: ImageSource) -> Explanation:
     """Explain what a model makes of one image.
 
     Raises:
@@ -269,10 +269,9 @@ def _encode(encoder: DualEncoder, words: list[str], text: str) -> Tensor:
 def _cache_file(encoder: DualEncoder) -> Path | None:
     """Where the features of an encoder's real words are kept: in the user's cache; None for a user without home."""
     try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return user_cache() / "words" / f"{encoder.fingerprint}.safetensors"
     except RuntimeError:
         return None
-    return cache / "fti4cir" / "words" / f"{encoder.fingerprint}.safetensors"
 
 
 def _read_words(path: Path | None, words: list[str], width: int) -> _RealWords | None:

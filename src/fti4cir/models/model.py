@@ -1,17 +1,21 @@
-"""A loaded model: a dual encoder, and where there is one, the inversion network that belongs to it."""
+"""A loaded model: a dual encoder and, if there is one, the inversion network that was trained for it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..backbones.base import DualEncoder, VisionFeatures, image_fingerprint
 from ..errors import InputError, ModelError
-from ..images.decode import Source, check_images, open_image
+from ..images.decode import ImageSource, check_images, open_image
+from ..images.prefetch import prefetch
 from ..inversion import prompts
 from ..inversion.compose import encode_sentences
 from ..inversion.network import FineGrainedInversion
@@ -19,15 +23,13 @@ from ..inversion.network import FineGrainedInversion
 if TYPE_CHECKING:
     from .explain import Explanation
 
-Picture = Source
-
 
 class Model:
     """Images, texts and images-with-texts to unit-length features in one joint space.
 
     Made by `fti4cir.load`. All features come back as float32 on the CPU.
 
-    `method` says what the inversion network was trained as, `extra` holds what that training left besides.
+    `method` is what the inversion network was trained as. `extra` is what that method needs besides the network.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class Model:
         encoder: DualEncoder,
         inversion: FineGrainedInversion | None,
         name: str,
+        *,
         method: str = "fti4cir",
         extra: Mapping[str, Any] | None = None,
     ) -> None:
@@ -54,32 +57,41 @@ class Model:
 
     @property
     def fingerprint(self) -> str:
-        """Changes whenever the image features would: a store keeps it beside its vectors."""
+        """Changes whenever the image features change. A store keeps it beside its vectors."""
         return image_fingerprint(self.encoder)
 
-    def features(self, images: Sequence[Picture], batch_size: int = 32) -> VisionFeatures:
-        """What the image tower gives: image features (B, D), not normalised, local features (B, P, V).
+    def features(self, images: Sequence[ImageSource], batch_size: int = 32) -> VisionFeatures:
+        """The image tower's features: of the image (B, D), not normalised, and local ones (B, P, V).
 
-        Files are decoded exactly. InputError if one of `images` is no image, or there is none at all.
+        Files are decoded exactly, by threads that read ahead of the encoder.
+
+        Raises:
+            ImageError: if one cannot be read.
+            InputError: if one of `images` is not an image, or there is none at all.
+
         """
         check_images(images)
-        images = list(images)
+        pixels = prefetch(self._to_pixels, map(_opened_unless_file, images), ahead=2 * batch_size)
         blocks = []
-        for start in range(0, len(images), batch_size):
-            opened = [open_image(image) for image in images[start : start + batch_size]]
-            blocks.append(self.encoder.encode_pixels(torch.stack([self.encoder.preprocess(image) for image in opened])))
+        while batch := list(islice(pixels, batch_size)):
+            blocks.append(self.encoder.encode_pixels(torch.stack(batch)))
         if not blocks:
             raise InputError("There is no image to encode.")
         return VisionFeatures(
             torch.cat([block.image for block in blocks]), torch.cat([block.local for block in blocks])
         )
 
-    def encode_images(self, images: Sequence[Picture], batch_size: int = 32) -> Tensor:
+    def _to_pixels(self, image: ImageSource) -> Tensor:
+        """A file or an opened image to the encoder's input, (3, S, S)."""
+        opened = image if isinstance(image, Image.Image) else open_image(image)
+        return self.encoder.preprocess(opened)
+
+    def encode_images(self, images: Sequence[ImageSource], batch_size: int = 32) -> Tensor:
         """Images (paths, PIL images or arrays (H, W, 3) of uint8) to unit-length features (B, D).
 
         Raises:
             ImageError: if one cannot be read.
-            InputError: if one is no image.
+            InputError: if one is not an image.
 
         """
         check_images(images)
@@ -89,13 +101,13 @@ class Model:
         return F.normalize(self.features(images, batch_size).image, dim=-1).cpu()
 
     @torch.no_grad()
-    def encode_texts(self, texts: Sequence[str], batch_size: int = 64, allow_blank: bool = False) -> Tensor:
+    def encode_texts(self, texts: Sequence[str], batch_size: int = 64, *, allow_blank: bool = False) -> Tensor:
         """Texts to unit-length features (B, D).
 
         Args:
             texts: B texts.
             batch_size: texts at a time.
-            allow_blank: encode a blank text, too, as the text tower's start and end tokens alone. Benchmarks have such.
+            allow_blank: encode also a blank text, as start and end token alone. Some benchmarks contain blank texts.
 
         Raises:
             InputError: if a text is blank, unless that is allowed.
@@ -110,11 +122,11 @@ class Model:
         ]
         return F.normalize(torch.cat(blocks), dim=-1).cpu() if blocks else torch.zeros(0, self.encoder.joint_width)
 
-    def compose(self, images: Sequence[Picture], texts: Sequence[str], batch_size: int = 32) -> Tensor:
+    def compose(self, images: Sequence[ImageSource], texts: Sequence[str], *, batch_size: int = 32) -> Tensor:
         """Each image with its text, "this image, but {text}", to unit-length features (B, D).
 
         Raises:
-            InputError: if the two are not equally many, or a text is empty.
+            InputError: if there are not as many texts as images, or a text is empty.
             ImageError: if an image cannot be read.
             ModelError: if the model has no inversion weights.
 
@@ -174,21 +186,21 @@ class Model:
                 composed[block] = encode_sentences(self.encoder, sentences, words, rows).cpu()
         return F.normalize(composed, dim=-1)
 
-    def explain(self, image: Picture) -> Explanation:
-        """Which pseudo-words the image gets, what they are near to, and where each one looked.
+    def explain(self, image: ImageSource) -> Explanation:
+        """Which pseudo-words the image gets, which real words are nearest, and where in the image each one looked.
 
         Raises:
             ImageError: if the image cannot be read.
             ModelError: if the model has no inversion weights.
 
         """
-        # Imported here, for only this one of all uses of a model needs it.
+        # Imported here, because no other use of a model needs it.
         from .explain import explain
 
         return explain(self, image)
 
     def require_inversion(self) -> FineGrainedInversion:
-        """The inversion network; ModelError with the mend if there is none."""
+        """The inversion network; ModelError that says how to train one if there is none."""
         if self.inversion is None:
             raise ModelError(
                 f"{self.name} has no inversion weights, so it cannot compose an image with a text; train them with "
@@ -203,13 +215,18 @@ def require_one_encoder(models: Sequence[Model]) -> None:
     for model in models:
         if model.fingerprint != models[0].fingerprint:
             raise ModelError(
-                f"{models[0].name} and {model.name} cannot be compared in one pass, for their encoders differ; "
+                f"{models[0].name} and {model.name} cannot be compared in one pass, because their encoders differ; "
                 "evaluate each by itself."
             )
 
 
+def _opened_unless_file(image: ImageSource) -> ImageSource:
+    """Open what is in memory in the caller's thread: the same lazily opened PIL image may occur several times."""
+    return image if isinstance(image, str | Path) else open_image(image)
+
+
 def _check_texts(texts: object) -> None:
-    """InputError for what is no list of texts; a single one would pass for a list of its characters."""
+    """InputError unless this is a list of texts. A single text would pass for a list of its characters."""
     if isinstance(texts, str):
         raise InputError(f"Texts come as a list; give [{texts!r}].")
     if not isinstance(texts, Iterable):

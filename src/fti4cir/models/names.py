@@ -1,17 +1,16 @@
-"""Models by name: what is known of one before it is loaded, which takes seconds, or downloaded, which takes minutes."""
+"""Models by name: what can be known of a model without loading it. Importing this module does not import torch."""
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
-from typing import Any
 
-from ..backbones import hub
+from ..backbones import hub, registry
+from ..backbones.folder import FILES, is_complete, read_json
 from ..errors import ModelError
 
 FORMAT = "fti4cir"
-"""What the config of a saved model says it is."""
+"""The `format` in the config of a saved model."""
 
 DEFAULT = "mini"
 """The bundled model."""
@@ -21,41 +20,27 @@ RELEASED = "vit-l-14"
 CLIP_REPOSITORY = "openai/clip-vit-large-patch14"
 CLIP_REVISION = "32bd64288804d66eefd0ccbe215aa642df71cc41"
 RELEASE_REPOSITORY = "iLearn-Lab/SIGIR24-FTI4CIR"
-# Not a commit: the hub takes only full hashes, and when this was written the repository's could not be
-# looked up (its main branch was then at 4e3f9ca). So the first download decides: the converted copy names
-# the commit it came from, and is used from then on without asking the hub again.
+# A branch, because the full hash of the repository's commit is not known here (its main branch was at 4e3f9ca). The
+# first download decides: the converted copy names its commit, and is used from then on without asking the hub again.
 RELEASE_REVISION = "main"
 
-# What a CLIP consists of. Weights only as safetensors: pickled ones (pytorch_model.bin) are never read.
-_CLIP_FILES = [
-    "config.json",
-    "preprocessor_config.json",
-    "model*.safetensors",
-    "model.safetensors.index.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.json",
-    "merges.txt",
-]
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _OTHERWISE = (
     "set HF_HOME to a copy of the cache of a machine that has it, or name the folder of a copy, or use the bundled "
     "model, mini"
 )
 
-
 CAPTIONER = "Salesforce/blip-image-captioning-base"
 """The base captioner on the hub."""
 _CAPTIONER_REVISION = "82a37760796d32b1411fe092ab5d4e227313294b"
 CAPTIONER_FILES = ["config.json", "*processor_config.json", "tokenizer*.json", "special_tokens_map.json", "vocab.txt"]
-# The base captioner has only the second kind. It is a pickle, but the unpickler reads nothing but tensors.
+# The base captioner has only the second kind. That is a pickle, of which the unpickler reads nothing but tensors.
 CAPTIONER_WEIGHTS = ["model*.safetensors*", "pytorch_model*.bin*"]
 
 
 def check(name: str) -> None:
-    """ModelError unless a model may have that name: a ready-made one, a folder with a config, a hub name."""
-    if name in (DEFAULT, RELEASED):
+    """ModelError unless a model may have that name: a ready-made model, a folder with a config, or a hub name."""
+    if name in ready_made():
         return
     folder = Path(name).expanduser()
     if name and folder.is_dir():
@@ -67,35 +52,41 @@ def check(name: str) -> None:
         )
     elif not _HUB_NAME.fullmatch(name):
         raise ModelError(
-            f"There is no model {name!r}: it is no folder, none of the ready-made models (mini, vit-l-14), and no "
-            "name on the Hugging Face hub, such as openai/clip-vit-base-patch32."
+            f"There is no model {name!r}: it is not a folder, none of the ready-made models "
+            f"({', '.join(ready_made())}), and not a name on the Hugging Face hub, such as "
+            "openai/clip-vit-base-patch32."
         )
 
 
+def ready_made() -> list[str]:
+    """The names of models that are neither a folder nor on the hub."""
+    return [*(name for name in registry.backbones() if registry.bundled_folder(name)), RELEASED]
+
+
 def fetch(name: str) -> None:
-    """Download what a model needs, if it is not there yet; ModelError if that cannot be done, or by `check`."""
+    """Download what a model needs, if it is not there yet; ModelError if that fails, or as of `check`."""
     check(name)
     folder = saved_folder(name)
     if folder is not None:
         backbone = read_json(folder / "config.json").get("backbone")
-        # A folder is looked for when it is loaded: beside the saved model, too.
+        # A backbone's folder, which may also lie in that of the saved model, is looked for when it is loaded.
         if isinstance(backbone, str) and backbone != name and not (folder / Path(backbone).expanduser()).is_dir():
             fetch(backbone)
     elif name == RELEASED:
-        fetch_clip(CLIP_REPOSITORY, CLIP_REVISION)
+        fetch_backbone(CLIP_REPOSITORY, CLIP_REVISION)
         if not (released_folder() / "config.json").exists():
             fetch_release()
-    elif name != DEFAULT and not Path(name).expanduser().is_dir():
-        fetch_clip(name)
+    elif registry.bundled_folder(name) is None and not Path(name).expanduser().is_dir():
+        fetch_backbone(name)
 
 
-def fetch_clip(repository: str, revision: str | None = None) -> Path:
-    """The folder of a CLIP from the hub; ModelError if it cannot be had."""
-    return hub.snapshot(repository, revision, [_CLIP_FILES], _is_whole_clip, _OTHERWISE)
+def fetch_backbone(repository: str, revision: str | None = None) -> Path:
+    """The folder of a dual encoder from the hub; ModelError if it cannot be downloaded."""
+    return hub.snapshot(repository, revision, [FILES], is_complete, _OTHERWISE)
 
 
 def fetch_release() -> Path:
-    """The folder of the authors' release from the hub; ModelError if it cannot be had."""
+    """The folder of the authors' release from the hub; ModelError if it cannot be downloaded."""
     patterns = ["*.pth", "*.pt"]
     return hub.snapshot(
         RELEASE_REPOSITORY, RELEASE_REVISION, [patterns], lambda cached: bool(checkpoints(cached)), _OTHERWISE
@@ -103,16 +94,16 @@ def fetch_release() -> Path:
 
 
 def fetch_captioner(name: str) -> Path:
-    """The folder of a captioner, its own or in the hub's cache; ModelError if it cannot be had.
+    """The folder of a captioner, one of the user's or one in the hub's cache, which has one kind of weights.
 
-    From the hub it has one kind of weights.
+    ModelError if there is no such captioner, or it cannot be downloaded.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
     if folder.exists() or not _HUB_NAME.fullmatch(name):
         raise ModelError(
-            f"There is no captioner {name!r}: it is no folder, and no name on the Hugging Face hub, such as "
+            f"There is no captioner {name!r}: it is not a folder, and not a name on the Hugging Face hub, such as "
             f"{CAPTIONER}."
         )
     return hub.snapshot(
@@ -125,17 +116,23 @@ def fetch_captioner(name: str) -> Path:
 
 
 def released_folder() -> Path:
-    """Where the authors' release is kept once it is converted: in the hub's cache of assets."""
+    """Where the converted release of the authors is kept: in the hub's cache of assets."""
     from huggingface_hub import cached_assets_path
 
     return cached_assets_path("fti4cir", "vit-l-14", RELEASE_REVISION)
 
 
-def may_have_made(name: str, model: str, fingerprint: str) -> bool:
-    """Whether the named model may give the features of another one, whose name and fingerprint are given.
+def may_have_made(name: str, model: str, *, fingerprint: str) -> bool:
+    """Whether a model, by its name, may give the same image features as another model.
 
-    Two models on one encoder do: `mini` and one that was trained for it. Whether a CLIP is the same as another one
-    cannot be seen before it is loaded; then a folder may be, and what has to be downloaded is not.
+    Two models on one encoder do, such as `mini` and a model that was trained for it. Whether a CLIP is the same as
+    another one cannot be seen before it is loaded. Then a folder counts as the same, and a name on the hub does not.
+
+    Args:
+        name: of the model in question.
+        model: the name of the other model.
+        fingerprint: of the other model.
+
     """
     if name == model:
         return True
@@ -151,8 +148,8 @@ def may_have_made(name: str, model: str, fingerprint: str) -> bool:
 def weights_part(fingerprint: str) -> str:
     """The part of a fingerprint that names an encoder's weights.
 
-    What is left out: the precision that they were loaded in, since trained weights fit each in any precision, and how
-    pixels are brought to them, which only the fingerprints of stores and caches tell.
+    Left out are the precision they were loaded in, since trained weights fit all precisions, and how pixels are
+    prepared, which only the fingerprints of stores and caches contain.
     """
     return re.split("[-.]", fingerprint, maxsplit=1)[0]
 
@@ -161,46 +158,19 @@ def weights_part(fingerprint: str) -> str:
 
 
 def is_saved(folder: Path) -> bool:
-    """Whether a folder holds a model that `save` wrote, rather than a CLIP; ModelError if it holds neither."""
+    """Whether a folder holds a saved model, rather than a backbone; ModelError if it holds neither."""
     return folder.is_dir() and read_json(folder / "config.json").get("format") == FORMAT
 
 
 def saved_folder(name: str) -> Path | None:
-    """The folder of a model that `save` wrote; None if the name is of something else."""
-    if name == DEFAULT:
-        return Path(__file__).parent.parent / "weights" / name / "inversion"
+    """The folder of a saved model; None if the name is of something else."""
+    bundled = registry.bundled_folder(name)
+    if bundled is not None:
+        return bundled / "inversion"
     folder = Path(name).expanduser()
     return folder if name != RELEASED and is_saved(folder) else None
 
 
-def has_vocabulary(folder: Path) -> bool:
-    """Whether a folder holds a tokeniser's two files of the older kind."""
-    return (folder / "vocab.json").exists() and (folder / "merges.txt").exists()
-
-
-def _is_whole_clip(folder: Path) -> bool:
-    """Whether there is a config, preprocessing, weights as safetensors and a tokeniser."""
-    return (
-        (folder / "config.json").exists()
-        and (folder / "preprocessor_config.json").exists()
-        and any(folder.glob("model*.safetensors"))
-        and ((folder / "tokenizer.json").exists() or has_vocabulary(folder))
-    )
-
-
 def checkpoints(folder: Path) -> list[Path]:
-    """The PyTorch files in a folder: the release does not document its file's name, so it is found by its kind."""
+    """The PyTorch files in a folder: the release does not document its file's name, so all are listed."""
     return sorted(path for path in folder.rglob("*") if path.suffix in {".pth", ".pt"})
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; ModelError if there is none."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read ({error.strerror}); the folder is not a model's.") from error
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path} is not JSON ({error}); copy or make the model again.") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path} does not hold a JSON object; copy or make the model again.")
-    return value

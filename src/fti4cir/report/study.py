@@ -228,7 +228,7 @@ def _cut(model: Model, most: int) -> Model:
     limited.subject = network.subject
     if most:
         limited.latent, limited.attribute = network.latent, network.attribute
-    return Model(model.encoder, limited, model.name, model.method, model.extra)
+    return Model(model.encoder, limited, model.name, method=model.method, extra=model.extra)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ def model_of_folder(folder: Path, asked: str | None) -> str:
 def model_of_store(store: Store, asked: str | None) -> str:
     """Which model a store is searched with; StoreError if what was asked for cannot have made it."""
     made_by = store.info.model
-    if asked is not None and not may_have_made(asked, made_by, store.info.fingerprint):
+    if asked is not None and not may_have_made(asked, made_by, fingerprint=store.info.fingerprint):
         raise StoreError(
             f"The store '{store.location}' was made with the model '{made_by}', not '{asked}'; leave the model out, or "
             "give the folder of the images, which keeps one index a model."

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast, overload
 
 from ..errors import FtiError, InputError
 from ..files import require_folder
-from ..images.decode import Source, open_image
+from ..images.decode import ImageSource, open_image
 from . import indexing
 from .choice import model_of_folder, model_of_store
 from .indexing import IndexReport, Progress, Say
@@ -113,7 +113,7 @@ class Collection:
 
     def search(
         self,
-        images: Source | Sequence[Source] = (),
+        images: ImageSource | Sequence[ImageSource] = (),
         text: str | None = None,
         *,
         without: str | None = None,
@@ -138,7 +138,7 @@ class Collection:
             ModelError: for an image with a text, where the model has no inversion weights.
 
         """
-        several = cast(Sequence[Source], images if isinstance(images, list | tuple) else [images])
+        several = cast(Sequence[ImageSource], images if isinstance(images, list | tuple) else [images])
         return Results(self._searcher.search(several, text, without, k, where, include_reference))
 
 

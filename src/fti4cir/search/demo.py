@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import InputError
+from ..files import user_cache
 from ..images.decode import find_images
 
 _STAMPS = Path("/usr/share/tuxpaint/stamps")  # Debian's package tuxpaint-stamps-default
@@ -69,6 +69,5 @@ def choose_images(folder: Path | None = None) -> DemoImages:
 
 def store_location(folder: Path, fingerprint: str) -> Path:
     """Where the demo keeps the store of a folder for a model: in the user's cache, since it may go at any time."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     name = hashlib.blake2b(f"{folder.resolve()}\0{fingerprint}".encode(), digest_size=8).hexdigest()
-    return cache / "fti4cir" / "demo" / name
+    return user_cache() / "demo" / name

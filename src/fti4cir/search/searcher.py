@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..errors import InputError
 from ..escaping import is_utf8
-from ..images.decode import Source, check_images, content_digest, decode_image, open_image, read_file
+from ..images.decode import ImageSource, check_images, content_digest, decode_image, open_image, read_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,7 +39,7 @@ class Result(NamedTuple):
     """Cosine of the query's feature with the image's, -1 to 1."""
 
 
-def check_query(images: Sequence[Source], text: str | None, without: str | None = None, k: int = 1) -> None:
+def check_query(images: Sequence[ImageSource], text: str | None, without: str | None = None, k: int = 1) -> None:
     """Refuse a query that says nothing, as `Searcher.search` does, before a model is loaded for it; InputError."""
     check_images(images)
     for name, words in (("text", text), ("text of what to leave out", without)):
@@ -66,7 +66,7 @@ class Searcher:
 
     def search(
         self,
-        images: Sequence[Source] = (),
+        images: Sequence[ImageSource] = (),
         text: str | None = None,
         without: str | None = None,
         k: int = 10,

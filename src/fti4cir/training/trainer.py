@@ -44,7 +44,7 @@ from ..errors import CutWarning, NoRoomError, TrainingError
 from ..features.cache import Features, Say, Share, StreamedFeatures, compute, compute_texts, require_room
 from ..inversion.compose import encode_sentences
 from ..inversion.network import FineGrainedInversion
-from ..models import loading
+from ..models import loading, saved
 from .config import TrainingConfig
 from .distributed import World, world
 from .objective import Batch, Choice, Corpus, Described, Found, MakeObjective
@@ -95,7 +95,7 @@ def train(
             raise TrainingError(
                 f"{output} holds a training already; go on with it (--resume) or choose another folder."
             )
-        loading.require_free(output)
+        saved.require_free(output)
         with _writing(output):  # before hours of work, not after
             output.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=output).close()
@@ -136,7 +136,14 @@ def train(
             run.loop()
         if world_.is_first:
             description = run.describe(images, captions)
-            loading.save(output, run.result(), encoder, description, config.method, run.objective.extra)
+            saved.save_model(
+                output,
+                run.result(),
+                encoder=encoder,
+                trained=description,
+                method=config.method,
+                extra=run.objective.extra,
+            )
         world_.wait()
         return output
 
