@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fti4cir.benchmarks.base import Benchmark, Gallery, Query
-from fti4cir.evaluation.evaluate import judge, rank_gallery
+from fti4cir.evaluation.ranking import judge, rank_gallery
 
 PICTURES_A_SECOND = 200  # through an image tower, for comparison
 
@@ -69,9 +69,9 @@ def main() -> None:
     composed = unit_length(options.queries, options.width, 1)
     before = peak_mb()
     start = time.perf_counter()
-    ranking, subset_ranking = rank_gallery(benchmark, composed, gallery)
+    ranking, subset_ranking = rank_gallery(benchmark, composed, gallery=gallery)
     ranked = time.perf_counter()
-    judge(benchmark, ranking, subset_ranking, "made up", None).intervals()
+    judge(benchmark, ranking, subset_ranking=subset_ranking, method="made up", model=None).intervals()
     scored = time.perf_counter()
     encoding = options.images / PICTURES_A_SECOND
     result = {

@@ -17,7 +17,8 @@ from typing import Any
 
 import fti4cir
 from fti4cir.benchmarks import attributes
-from fti4cir.evaluation.evaluate import compare, evaluate
+from fti4cir.evaluation.evaluate import evaluate
+from fti4cir.evaluation.results import compare
 from fti4cir.methods.registry import create
 
 # name: table, changed column, kept columns, template
@@ -39,8 +40,10 @@ def load(work: Path, part: str, task: str, limit: int) -> Any:
 
 def best_weight(work: Path, task: str, model: fti4cir.Model, limit: int) -> float:
     benchmark = load(work, "train", task, limit)
-    methods = [create("sum", model, weight) for weight in WEIGHTS]
-    scores = [result.metrics()["mAP@10"] for result in evaluate(benchmark, model.encoder, methods, model.name)]
+    methods = [create("sum", model, image_weight=weight) for weight in WEIGHTS]
+    scores = [
+        result.metrics()["mAP@10"] for result in evaluate(benchmark, model.encoder, methods=methods, model=model.name)
+    ]
     return WEIGHTS[scores.index(max(scores))]
 
 
@@ -59,15 +62,15 @@ def main() -> None:
         started = time.monotonic()
         weight = options.weight if options.weight is not None else best_weight(options.work, task, first, 1500)
         benchmark = load(options.work, "held_out", task, options.limit)
-        methods = [create("image", first), create("text", first), create("sum", first, weight)]
+        methods = [create("image", first), create("text", first), create("sum", first, image_weight=weight)]
         methods += [create("fti4cir", model) for model in models]
-        results = evaluate(benchmark, first.encoder, methods, first.name)
+        results = evaluate(benchmark, first.encoder, methods=methods, model=first.name)
         names = ["image", "text", "sum", *(f"fti4cir {model.name}" for model in models)]
         table: dict[str, Any] = {"protocol": benchmark.protocol, "image weight of sum": weight}
         for name, result in zip(names, results, strict=True):
             table[name] = {"mAP@10": result.metrics()["mAP@10"], "interval": result.intervals()["mAP@10"]}
         for name, result in zip(names[3:], results[3:], strict=True):
-            margin = compare(result, results[2], "mAP@10")
+            margin = compare(result, results[2], metric="mAP@10")
             table[f"{name} - sum"] = {"mAP@10": margin.mean, "interval": [margin.low, margin.high]}
         report[task] = table
         line = ", ".join(f"{name} {table[name]['mAP@10']:.3f}" for name in names)

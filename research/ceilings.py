@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -86,6 +87,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--limit", type=int, default=1500)
     options = parser.parse_args()
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
     work = options.work
     model = fti4cir.load("mini")
     source = captioned.load(work / "pictures", work / "captions.jsonl")
@@ -122,7 +124,9 @@ def main() -> None:
         for words, shown in (("true words", facts.__getitem__), ("words read", read.__getitem__)):
             asked_for = said(benchmark, task, names, facts, shown)
             cache = work / "evaluation" / f"held_out-{TASKS[task][0]}"
-            result = evaluate(asked_for, model.encoder, [create("text", model)], model.name, cache=cache, say=_note)[0]
+            result = evaluate(asked_for, model.encoder, methods=[create("text", model)], model=model.name, cache=cache)[
+                0
+            ]
             scores[words] = result.metrics()["mAP@10"]
         report["tasks"][task] = {**scores, "queries": len(benchmark.queries)}
         _note(f"{task}: {scores}")

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import logging
 import random
 import re
 import sys
@@ -43,9 +44,10 @@ from fti4cir.evaluation.metrics import average_precision_at, bootstrap_interval,
 from fti4cir.inversion.compose import encode_sentences
 from fti4cir.methods import registry
 from fti4cir.methods.base import Method
+from fti4cir.methods.caption import Captioned
 from fti4cir.methods.registry import create
-from fti4cir.methods.searle import OptimizedInversion
-from fti4cir.methods.untrained import Captioned
+from fti4cir.methods.searle_oti import OptimizedInversion
+from fti4cir.models.queries import Queries
 
 # name: table, changed column, kept columns, template
 TASKS = {
@@ -77,7 +79,7 @@ JOBS: dict[str, tuple[str, dict[str, Any]]] = {
     "no word lists": ("composed", {"epochs": 1, "word_edits": 0.0}),
     **{
         name.removeprefix("composed-").replace("-", " "): (name, {"epochs": 1})
-        for name in registry.PRESETS
+        for name in registry.presets()
         if name.startswith("composed-")
     },
     **{
@@ -130,8 +132,10 @@ def load_task(work: Path, part: str, task: str, limit: int) -> Benchmark:
 def best_weight(work: Path, task: str, model: fti4cir.Model, cache: Path) -> float:
     """The image weight of the sum that is best on images that were trained on."""
     benchmark = load_task(work, "train", task, 1000)
-    methods = [create("sum", model, weight) for weight in WEIGHTS]
-    found = evaluate(benchmark, model.encoder, methods, model.name, cache=cache / f"train-{TASKS[task][0]}", say=_note)
+    methods = [create("sum", model, image_weight=weight) for weight in WEIGHTS]
+    found = evaluate(
+        benchmark, model.encoder, methods=methods, model=model.name, cache=cache / f"train-{TASKS[task][0]}"
+    )
     scores = [result.metrics()["mAP@10"] for result in found]
     return WEIGHTS[scores.index(max(scores))]
 
@@ -163,7 +167,7 @@ def measure_attributes(
     cache = work / "evaluation"
     benchmark = load_task(work, part, task, limit)
     weight = best_weight(work, task, first, cache)
-    methods: list[Method] = [create("image", first), create("text", first), create("sum", first, weight)]
+    methods: list[Method] = [create("image", first), create("text", first), create("sum", first, image_weight=weight)]
     methods.append(Captioned(first, captions))
     names = ["image", "text", "sum", "caption"]
     for name, group in models.items():
@@ -175,7 +179,7 @@ def measure_attributes(
         methods.append(OptimizedInversion(models["searle"][0], JOBS["searle"][1]["inversion_steps"]))
         names.append("searle-oti")
     found = evaluate(
-        benchmark, first.encoder, methods, first.name, cache=cache / f"held_out-{TASKS[task][0]}", say=_note
+        benchmark, first.encoder, methods=methods, model=first.name, cache=cache / f"held_out-{TASKS[task][0]}"
     )
     figures: dict[str, list[NDArray[np.float64]]] = defaultdict(list)
     for name, result in zip(names, found, strict=True):
@@ -228,7 +232,8 @@ def measure_captions(
         gallery = np.concatenate([first.encode_texts(edited).numpy(), own_features])
 
     def score_edit(method: Method, group: Sequence[_Asking], features: VisionFeatures) -> NDArray[np.float64]:
-        query = method.compose(features, [one.modification for one in group], pictures=[one.picture for one in group])
+        texts, paths = [one.modification for one in group], [one.picture for one in group]
+        query = method.compose(Queries(features, texts, paths=paths))
         relevant = np.arange(len(gallery)) == np.array([[one.place] for one in group])
         return average_precision_at(rank(query.numpy() @ gallery.T, 10, None), relevant, 10)
 
@@ -241,15 +246,15 @@ def measure_captions(
         return group, first.features([one.picture for one in group])
 
     tuning = chosen("validation")
-    means = [score_edit(create("sum", first, weight), *tuning).mean() for weight in WEIGHTS]
+    means = [score_edit(create("sum", first, image_weight=weight), *tuning).mean() for weight in WEIGHTS]
     weight = WEIGHTS[int(np.argmax(means))]
     group, features = chosen(part)
-    captioned = Captioned(first, {one.picture.absolute(): one.caption for one in group})
+    with_caption = Captioned(first, {one.picture.absolute(): one.caption for one in group})
     simple: dict[str, Method] = {
         "image": create("image", first),
         "text": create("text", first),
-        "sum": create("sum", first, weight),
-        "caption": captioned,
+        "sum": create("sum", first, image_weight=weight),
+        "caption": with_caption,
     }
     with_edit = {name: [score_edit(method, group, features)] for name, method in simple.items()}
     described = {"image": [score_own(torch.nn.functional.normalize(features.image, dim=-1), group)]}
@@ -404,6 +409,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=1500)
     parser.add_argument("--ours", default="fti4cir")
     options = parser.parse_args()
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
     if options.stage == "train":
         train(options.work, options.models, options.jobs.split(","), options.seed or SEEDS)
     elif options.stage == "measure":

@@ -21,13 +21,14 @@ from fti4cir.benchmarks.base import Benchmark
 from fti4cir.benchmarks.submission import read, write
 from fti4cir.benchmarks.verify import verify
 from fti4cir.errors import InputError
-from fti4cir.evaluation import evaluate as evaluation
-from fti4cir.evaluation.evaluate import Evaluation, evaluate
+from fti4cir.evaluation import gallery
+from fti4cir.evaluation.evaluate import evaluate
+from fti4cir.evaluation.results import Evaluation
 from fti4cir.inversion.prompts import Template
 from fti4cir.methods.base import Method
-from fti4cir.methods.registry import METHODS, create
-from fti4cir.methods.searle import OptimizedInversion
-from fti4cir.methods.untrained import Captioned
+from fti4cir.methods.caption import Captioned
+from fti4cir.methods.registry import create, names
+from fti4cir.methods.searle_oti import OptimizedInversion
 from fti4cir.models.model import Model
 from tinybench import REAL, write_json
 from tinyclip import JOINT, TOKEN, VISION, picture, random_inversion
@@ -87,7 +88,7 @@ TEMPLATES = {"pic2word": ", {text}", "searle": "that {text}", "lincir": "that {t
 def every_method(encoder: WordEncoder, pictures: Iterable[Path]) -> list[Method]:
     """All methods there are, on random weights."""
     methods: list[Method] = []
-    for name in METHODS:
+    for name in names():
         if name in TEMPLATES:
             network = random_inversion(max_attributes=0, template=Template(modification=TEMPLATES[name]))
         else:
@@ -107,8 +108,8 @@ def every_method(encoder: WordEncoder, pictures: Iterable[Path]) -> list[Method]
 
 def every_evaluation(benchmark: Benchmark, encoder: WordEncoder) -> list[Evaluation]:
     """Of every method; each query of them finds as many images as it should."""
-    found = evaluate(benchmark, encoder, every_method(encoder, benchmark.gallery.paths), "tiny")
-    assert [one.method for one in found] == list(METHODS)
+    found = evaluate(benchmark, encoder, methods=every_method(encoder, benchmark.gallery.paths), model="tiny")
+    assert [one.method for one in found] == list(names())
     for one in found:
         assert one.queries == len(benchmark.queries)
         assert (one.ranking >= 0).sum(axis=1).min() >= min(one.ranking.shape[1], len(benchmark.gallery) - 1)
@@ -166,7 +167,7 @@ def test_blank_modifications_are_legal_queries(encoder: WordEncoder, tmp_path: P
 @pytest.fixture
 def large_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """For so small an encoder, most of the time goes by between batches."""
-    monkeypatch.setattr(evaluation, "_BATCH", 512)
+    monkeypatch.setattr(gallery, "_BATCH", 512)
 
 
 def linked(name: str, root: Path) -> Path:

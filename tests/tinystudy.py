@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from fti4cir.benchmarks.base import Benchmark, Gallery, Query
-from fti4cir.evaluation.evaluate import Evaluation, judge
+from fti4cir.evaluation.ranking import judge
+from fti4cir.evaluation.results import Evaluation
 from fti4cir.report import Study, study
 from standin import save_colour
 
@@ -49,7 +50,7 @@ def ranked(made: Benchmark, method: str, seed: int, help_: float = 0.0) -> Evalu
         scores[list(query.targets)] += help_
         scores[list(query.exclude)] = -1
         rows.append(np.argsort(-scores)[:DEPTH])
-    return judge(made, np.array(rows), None, method, "tiny")
+    return judge(made, np.array(rows), subset_ranking=None, method=method, model="tiny")
 
 
 def two_methods(folder: Path, **changes: object) -> Study:

@@ -187,7 +187,7 @@ def test_the_releases_rule_on_more_captions() -> None:
 
 def test_the_presets_choice(tmp_path: Path) -> None:
     """The paper's presets and their ablations split as the release does, all others as we do."""
-    for name, config in registry.PRESETS.items():
+    for name, config in registry.presets().items():
         assert config.caption_split == ("release" if name.split("-")[0] == "paper" else "words")
     (tmp_path / "a.png").touch()
     (tmp_path / "c.csv").write_text("image,caption\na.png,two t-shirts on a line\na.png,there is a black dog\n")

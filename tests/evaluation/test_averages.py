@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from fti4cir.evaluation import averages as averaging
-from fti4cir.evaluation.evaluate import Evaluation
 from fti4cir.evaluation.metrics import bootstrap_interval, paired_bootstrap
+from fti4cir.evaluation.results import Evaluation
 
 GENERATOR = np.random.default_rng(0)
 

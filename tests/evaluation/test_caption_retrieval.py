@@ -94,7 +94,7 @@ def test_agrees_with_the_slow_version(folder: Path, model: Model, monkeypatch: p
     found = load(folder, folder / "captions.jsonl")
     seen: list[tuple[int, int]] = []
     methods = [("fti4cir", model), ("image", model)]
-    evaluations = describe_retrieval(found, methods, lambda *done: seen.append(done))
+    evaluations = describe_retrieval(found, methods, progress=lambda *done: seen.append(done))
     assert seen == [(3, 7), (6, 7), (7, 7)]
     for evaluation in evaluations:
         expected = slow(model, found, evaluation.method)

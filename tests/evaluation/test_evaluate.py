@@ -14,11 +14,15 @@ from fti4cir.backbones.base import VisionFeatures
 from fti4cir.benchmarks import attributes
 from fti4cir.benchmarks.base import Benchmark, Gallery, Query
 from fti4cir.errors import ImageError, ModelError
-from fti4cir.evaluation import evaluate as evaluation
-from fti4cir.evaluation.evaluate import compare, evaluate, judge, labels
+from fti4cir.evaluation import gallery as gallery_module
+from fti4cir.evaluation import ranking as ranking_module
+from fti4cir.evaluation.evaluate import evaluate
+from fti4cir.evaluation.ranking import judge
+from fti4cir.evaluation.results import compare, labels
 from fti4cir.features import cache as features
+from fti4cir.methods.image import ImageOnly
 from fti4cir.methods.registry import create
-from fti4cir.methods.untrained import ImageOnly, WeightedSum
+from fti4cir.methods.sum import WeightedSum
 
 pytestmark = pytest.mark.numeric
 
@@ -58,20 +62,21 @@ class Checked:
     def __init__(self, model):
         self.model, self.sum = model, WeightedSum(model)
 
-    def compose(self, features, texts, owner, pictures):
+    def compose(self, queries):
+        features = queries.features
         assert (features.local == features.image[:, None]).all()
-        assert sorted(set(owner)) == list(range(len(features.image)))  # each image once, and none for nothing
-        assert len(texts) == len(owner)
-        pixels = torch.stack([self.model.preprocess(Image.open(path).convert("RGB")) for path in pictures])
+        # Each image once, and none for nothing.
+        assert sorted(set(queries.reference_index)) == list(range(len(features.image)))
+        pixels = torch.stack([self.model.preprocess(Image.open(path).convert("RGB")) for path in queries.paths])
         assert torch.allclose(self.model.encode_pixels(pixels).image, features.image, atol=1e-5)
-        return self.sum.compose(features, texts, owner)
+        return self.sum.compose(queries)
 
 
 class Broken:
     name = "broken"
 
-    def compose(self, features, texts, owner, pictures):
-        return torch.full((len(texts), WIDTH), torch.nan)
+    def compose(self, queries):
+        return torch.full((len(queries.texts), WIDTH), torch.nan)
 
 
 @pytest.fixture(scope="module")
@@ -169,9 +174,9 @@ def slow_figures(benchmark):
 
 @pytest.mark.parametrize("scores_at_a_time", [2**21, 7 * PICTURES])
 def test_agrees_with_the_slow_version(benchmark, monkeypatch, scores_at_a_time):
-    monkeypatch.setattr(evaluation, "_SCORES", scores_at_a_time)
+    monkeypatch.setattr(ranking_module, "_SCORES", scores_at_a_time)
     encoder = Tiny()
-    result = evaluate(benchmark, encoder, [Checked(encoder)], "tiny")[0]
+    result = evaluate(benchmark, encoder, methods=[Checked(encoder)], model="tiny")[0]
     expected = slow_figures(benchmark)
     assert list(result.per_query) == list(expected)
     for name, figures in expected.items():
@@ -191,11 +196,11 @@ class Uneven(Tiny):
 @pytest.mark.parametrize("batch", [1, 7, 32])
 def test_copies_tie_wherever_they_stand(benchmark, tmp_path, monkeypatch, batch, cached):
     """Each copy comes right behind its original, which is first in the gallery, for it scores exactly the same."""
-    monkeypatch.setattr(evaluation, "_BATCH", batch)
+    monkeypatch.setattr(gallery_module, "_BATCH", batch)
     monkeypatch.setattr(features, "_BLOCK", batch)
     encoder = Uneven()
     (result,) = evaluate(
-        benchmark, encoder, [WeightedSum(encoder)], "tiny", cache=tmp_path / "cache" if cached else None
+        benchmark, encoder, methods=[WeightedSum(encoder)], model="tiny", cache=tmp_path / "cache" if cached else None
     )
     for query, row in zip(benchmark.queries, result.ranking.tolist(), strict=True):
         if query.reference < PICTURES:
@@ -210,15 +215,20 @@ def test_equal_features_tie_without_files(benchmark):
     once = np.random.default_rng(0).standard_normal((PICTURES // 3, 512), dtype=np.float32)
     composed = np.random.default_rng(1).standard_normal((200, 512), dtype=np.float32)
     queries = tuple(replace(query, reference=0, exclude=()) for query in benchmark.queries)
-    ranking, _ = evaluation.rank_gallery(replace(benchmark, queries=queries), composed, np.tile(once, (3, 1)))
+    ranking, _ = ranking_module.rank_gallery(
+        replace(benchmark, queries=queries), composed, gallery=np.tile(once, (3, 1))
+    )
     for row in ranking[:, :PICTURES].reshape(200, -1, 3):
         assert (np.diff(row, axis=1) == len(once)).all()
 
 
 def test_several_methods_share_one_pass(benchmark):
     encoder = Tiny()
-    alone = [evaluate(benchmark, encoder, [method], "tiny")[0] for method in (ImageOnly(), WeightedSum(encoder))]
-    together = evaluate(benchmark, encoder, [ImageOnly(), WeightedSum(encoder)], "tiny")
+    alone = [
+        evaluate(benchmark, encoder, methods=[method], model="tiny")[0]
+        for method in (ImageOnly(), WeightedSum(encoder))
+    ]
+    together = evaluate(benchmark, encoder, methods=[ImageOnly(), WeightedSum(encoder)], model="tiny")
     assert [result.method for result in together] == ["image", "sum"]
     assert [result.metrics() for result in together] == [result.metrics() for result in alone]
 
@@ -226,13 +236,13 @@ def test_several_methods_share_one_pass(benchmark):
 def test_methods_with_a_model_each(benchmark):
     encoder = Tiny()
     methods = [ImageOnly(), WeightedSum(encoder), ImageOnly()]
-    found = evaluate(benchmark, encoder, methods, ["one", "two", "three"])
+    found = evaluate(benchmark, encoder, methods=methods, model=["one", "two", "three"])
     assert [(one.method, one.model) for one in found] == [("image", "one"), ("sum", "two"), ("image", "three")]
     assert labels(found) == ["image (one)", "sum", "image (three)"]
     with pytest.raises(ValueError, match="zip"):
-        evaluate(benchmark, encoder, methods, ["one", "two"])
+        evaluate(benchmark, encoder, methods=methods, model=["one", "two"])
     with pytest.raises(ModelError, match="'broken' on the model two"):
-        evaluate(benchmark, encoder, [ImageOnly(), Broken()], ["one", "two"])
+        evaluate(benchmark, encoder, methods=[ImageOnly(), Broken()], model=["one", "two"])
 
 
 @pytest.mark.parametrize(
@@ -277,7 +287,7 @@ def test_from_a_table_to_figures(tmp_path):
 
     table = attributes.load(tmp_path, tmp_path / "table.csv", "id", "colour", ["kind"], "in {value}")
     encoder = Sees()
-    image, text = evaluate(table, encoder, [create(name, encoder) for name in ("image", "text")], "sees")
+    image, text = evaluate(table, encoder, methods=[create(name, encoder) for name in ("image", "text")], model="sees")
     assert image.queries == image.gallery == 8
     # The image alone finds its own colour first: its twin, two of the other kind, and only then, of the other
     # colour, the darker (and so less saturated) shoes. The text finds its colour, shirts first.
@@ -287,7 +297,7 @@ def test_from_a_table_to_figures(tmp_path):
 
 def test_json(benchmark):
     encoder = Tiny()
-    result = evaluate(benchmark, encoder, [WeightedSum(encoder)], "tiny")[0]
+    result = evaluate(benchmark, encoder, methods=[WeightedSum(encoder)], model="tiny")[0]
     told = json.loads(json.dumps(result.to_json()))
     metrics = told["metrics"]
     assert {key: told[key] for key in ("benchmark", "split", "protocol", "method", "model")} == {
@@ -316,7 +326,7 @@ def test_json(benchmark):
 def test_rankings(benchmark):
     """What was found is kept: as deep as the deepest cut or the gallery, and within the few images of a query."""
     encoder = Tiny()
-    result = evaluate(benchmark, encoder, [WeightedSum(encoder)], "tiny")[0]
+    result = evaluate(benchmark, encoder, methods=[WeightedSum(encoder)], model="tiny")[0]
     assert result.ranking.shape == (200, PICTURES + 1)
     assert result.subset_ranking.shape == (200, 3)
     for query, row, subset in zip(benchmark.queries, result.ranking, result.subset_ranking, strict=True):
@@ -329,7 +339,7 @@ def test_rankings(benchmark):
 
 def test_ten_are_ranked_whatever_the_cuts(benchmark):
     shallow = replace(benchmark, precision_cuts=(), recall_cuts=(1,), subset_cuts=())
-    result = evaluate(shallow, Tiny(), [ImageOnly()], "tiny")[0]
+    result = evaluate(shallow, Tiny(), methods=[ImageOnly()], model="tiny")[0]
     assert result.ranking.shape == (200, 10)
     assert result.subset_ranking is None
     assert list(result.per_query) == ["R@1"]
@@ -338,7 +348,8 @@ def test_ten_are_ranked_whatever_the_cuts(benchmark):
 def test_hidden_answers_are_ranked_but_not_scored(benchmark):
     hidden = tuple(replace(query, targets=(), recall_targets=None) for query in benchmark.queries)
     known, result = (
-        evaluate(which, Tiny(), [ImageOnly()], "tiny")[0] for which in (benchmark, replace(benchmark, queries=hidden))
+        evaluate(which, Tiny(), methods=[ImageOnly()], model="tiny")[0]
+        for which in (benchmark, replace(benchmark, queries=hidden))
     )
     assert (result.ranking == known.ranking).all()
     told = result.to_json()
@@ -348,25 +359,24 @@ def test_hidden_answers_are_ranked_but_not_scored(benchmark):
 
 def test_rankings_from_elsewhere_are_judged_alike(benchmark):
     encoder = Tiny()
-    result = evaluate(benchmark, encoder, [WeightedSum(encoder)], "tiny")[0]
-    whole = judge(benchmark, result.ranking, None, "predictions", None)
-    within = judge(benchmark, None, result.subset_ranking, "predictions", None)
+    result = evaluate(benchmark, encoder, methods=[WeightedSum(encoder)], model="tiny")[0]
+    whole = judge(benchmark, result.ranking, subset_ranking=None, method="predictions", model=None)
+    within = judge(benchmark, None, subset_ranking=result.subset_ranking, method="predictions", model=None)
     assert {**whole.metrics(), **within.metrics()} == result.metrics()
     assert set(within.metrics()) == {"Rs@1", "Rs@3"}
     assert within.ranking.shape == (200, 0)
 
 
-def kept_in(cache, benchmark, encoder=None, says=None):
+def kept_in(cache, benchmark, encoder=None):
     encoder = encoder or Tiny()
     done = []
     result = evaluate(
         benchmark,
         encoder,
-        [WeightedSum(encoder)],
-        "tiny",
+        methods=[WeightedSum(encoder)],
+        model="tiny",
         progress=lambda *of: done.append(of),
         cache=cache,
-        say=None if says is None else says.append,
     )[0]
     return result, done
 
@@ -387,7 +397,7 @@ class Counting(Tiny):
 
 def test_a_cache_gives_the_same_and_then_reads_the_references_only(benchmark, tmp_path):
     encoder = Tiny()
-    plain = evaluate(benchmark, encoder, [WeightedSum(encoder)], "tiny")[0]
+    plain = evaluate(benchmark, encoder, methods=[WeightedSum(encoder)], model="tiny")[0]
     references = len({query.reference for query in benchmark.queries} - {PICTURES})
     for expected in (PICTURES + references, references):
         counting = Counting()
@@ -397,14 +407,15 @@ def test_a_cache_gives_the_same_and_then_reads_the_references_only(benchmark, tm
         assert result.metrics() == pytest.approx(plain.metrics(), abs=1e-6)
 
 
-def test_a_cache_goes_on_after_an_interruption(benchmark, tmp_path):
+def test_a_cache_goes_on_after_an_interruption(benchmark, tmp_path, caplog):
     """In blocks of 64, the third of which is interrupted."""
     with pytest.raises(KeyboardInterrupt):
         kept_in(tmp_path / "cache", benchmark, Counting(fail_after=140))
-    counting, says = Counting(), []
-    result, done = kept_in(tmp_path / "cache", benchmark, counting, says)
+    counting = Counting()
+    with caplog.at_level("INFO", "fti4cir"):
+        result, done = kept_in(tmp_path / "cache", benchmark, counting)
     assert counting.encoded == (PICTURES - 128) + done[-1][0]
-    assert says
+    assert caplog.messages
     assert result.metrics() == kept_in(tmp_path / "other", benchmark)[0].metrics()
 
 
@@ -437,7 +448,7 @@ def test_a_cache_serves_several_galleries_and_encoders(benchmark, tmp_path):
 
     for encoder in (Tiny(), Other(), Tiny()):
         for which in (benchmark, turned):
-            plain = evaluate(which, encoder, [WeightedSum(encoder)], "tiny")[0]
+            plain = evaluate(which, encoder, methods=[WeightedSum(encoder)], model="tiny")[0]
             assert kept_in(tmp_path, which, encoder)[0].metrics() == pytest.approx(plain.metrics(), abs=1e-6)
     assert len(list(tmp_path.iterdir())) == 4
 
@@ -457,7 +468,7 @@ def test_figures_that_no_ranking_could_raise_are_not_for_people(benchmark):
     """With sixty right answers a query, the first place says nothing; of one that counts it does."""
     many = tuple(range(60))
     queries = [replace(query, targets=many, recall_targets=None) for query in benchmark.queries]
-    result = evaluate(replace(benchmark, queries=tuple(queries)), Tiny(), [ImageOnly()], "tiny")[0]
+    result = evaluate(replace(benchmark, queries=tuple(queries)), Tiny(), methods=[ImageOnly()], model="tiny")[0]
     assert result.ceilings == pytest.approx(
         {"mAP@5": 1, "mAP@10": 1, "R@1": 1 / 60, "R@10": 1 / 6, "R@500": 1, "Rs@1": 1 / 60, "Rs@3": 3 / 60}
     )
@@ -467,36 +478,38 @@ def test_figures_that_no_ranking_could_raise_are_not_for_people(benchmark):
         list(told["metrics"]) == list(told["ceilings"]) == list(result.per_query)
     )  # all of them, with what bounds them
     one = tuple(replace(query, targets=many, recall_targets=(7,)) for query in queries)
-    result = evaluate(replace(benchmark, queries=one), Tiny(), [ImageOnly()], "tiny")[0]
+    result = evaluate(replace(benchmark, queries=one), Tiny(), methods=[ImageOnly()], model="tiny")[0]
     assert result.shown == list(result.per_query)
 
 
 def test_comparison_is_paired(benchmark):
     encoder = Tiny()
-    image, both = evaluate(benchmark, encoder, [ImageOnly(), WeightedSum(encoder)], "tiny")
-    difference = compare(both, image, "mAP@10")
+    image, both = evaluate(benchmark, encoder, methods=[ImageOnly(), WeightedSum(encoder)], model="tiny")
+    difference = compare(both, image, metric="mAP@10")
     assert difference.mean == pytest.approx(both.metrics()["mAP@10"] - image.metrics()["mAP@10"])
     assert difference.low <= difference.mean <= difference.high
-    assert compare(image, image, "mAP@10") == (0, 0, 0)
+    assert compare(image, image, metric="mAP@10") == (0, 0, 0)
 
 
 def test_other_queries_cannot_be_compared(benchmark):
     fewer = Benchmark(**{**vars(benchmark), "queries": benchmark.queries[:5], "values": ()})
-    whole, part = (evaluate(which, Tiny(), [ImageOnly()], "tiny")[0] for which in (benchmark, fewer))
+    whole, part = (evaluate(which, Tiny(), methods=[ImageOnly()], model="tiny")[0] for which in (benchmark, fewer))
     assert part.by_value() == {}
     with pytest.raises(ValueError, match="same queries"):
-        compare(whole, part, "mAP@10")
+        compare(whole, part, metric="mAP@10")
 
 
 def test_progress(benchmark):
     seen = []
-    evaluate(benchmark, Tiny(), [ImageOnly()], "tiny", progress=lambda done, total: seen.append((done, total)))
+    evaluate(
+        benchmark, Tiny(), methods=[ImageOnly()], model="tiny", progress=lambda done, total: seen.append((done, total))
+    )
     assert seen == [(32, 150), (64, 150), (96, 150), (128, 150), (150, 150)]
 
 
 def test_images_are_read_once_and_not_far_ahead(benchmark, monkeypatch):
     opened, ahead = [], []
-    real = evaluation.read_file
+    real = gallery_module.read_file
 
     def counting(path):
         opened.append(path)
@@ -507,8 +520,8 @@ def test_images_are_read_once_and_not_far_ahead(benchmark, monkeypatch):
             ahead.append(len(opened) - self.encoded)
             return super().encode_pixels(pixels)
 
-    monkeypatch.setattr(evaluation, "read_file", counting)
-    evaluate(benchmark, Watching(), [ImageOnly()], "tiny")
+    monkeypatch.setattr(gallery_module, "read_file", counting)
+    evaluate(benchmark, Watching(), methods=[ImageOnly()], model="tiny")
     assert sorted(opened) == sorted(benchmark.gallery.paths)
     assert max(ahead) <= 3 * 32
 
@@ -519,32 +532,33 @@ def test_an_image_that_cannot_be_read_stops_it(benchmark, tmp_path):
     paths = (*benchmark.gallery.paths[:-1], broken)
     spoilt = Benchmark(**{**vars(benchmark), "gallery": Gallery(benchmark.gallery.ids, paths)})
     with pytest.raises(ImageError, match=r"broken\.png.*--allow-missing"):
-        evaluate(spoilt, Tiny(), [ImageOnly()], "tiny")
+        evaluate(spoilt, Tiny(), methods=[ImageOnly()], model="tiny")
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_an_image_that_cannot_be_read_may_count_as_missing(benchmark, tmp_path, cached):
+def test_an_image_that_cannot_be_read_may_count_as_missing(benchmark, tmp_path, caplog, cached):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"<html>")
     gallery = benchmark.gallery
     spoilt = replace(benchmark, gallery=replace(gallery, paths=(*gallery.paths[:-1], broken)))
     # Missing images stand behind the others, so the last one has the same position.
     gone = Gallery(gallery.ids[:-1], gallery.paths[:-1], (gallery.ids[-1], *gallery.missing))
-    encoder, said = Tiny(), []
+    encoder = Tiny()
     (found,) = evaluate(
-        spoilt, encoder, [WeightedSum(encoder)], "tiny",
-        cache=tmp_path / "cache" if cached else None, say=said.append, allow_unreadable=True,
+        spoilt, encoder, methods=[WeightedSum(encoder)], model="tiny",
+        cache=tmp_path / "cache" if cached else None, allow_unreadable=True,
     )  # fmt: skip
-    (expected,) = evaluate(replace(benchmark, gallery=gone), encoder, [WeightedSum(encoder)], "tiny")
+    (expected,) = evaluate(replace(benchmark, gallery=gone), encoder, methods=[WeightedSum(encoder)], model="tiny")
     assert (found.gallery, found.missing) == (expected.gallery, expected.missing) == (PICTURES - 1, 2)
     assert found.unreadable == (PICTURES - 1,)
     assert found.protocol == "random images, 1 that could not be read counted as missing"
     assert found.ranking.tolist() == expected.ranking.tolist()
     assert found.subset_ranking.tolist() == expected.subset_ranking.tolist()
     assert found.metrics() == expected.metrics()
-    assert [line for line in said if line.startswith("counted as missing") and "broken.png" in line]
+    (line,) = [line for line in caplog.messages if line.startswith("counted as missing")]
+    assert "broken.png" in line
 
 
 def test_features_that_are_not_finite(benchmark):
     with pytest.raises(ModelError, match="'broken' on the model tiny"):
-        evaluate(benchmark, Tiny(), [Broken()], "tiny")
+        evaluate(benchmark, Tiny(), methods=[Broken()], model="tiny")

@@ -15,6 +15,7 @@ from fti4cir.inversion.network import FineGrainedInversion
 from fti4cir.inversion.prompts import Slot
 from fti4cir.methods.lincir import LinCirObjective, cleaned, masked, masked_runs
 from fti4cir.methods.registry import create, preset, train
+from fti4cir.models.queries import Queries
 from fti4cir.training.objective import Batch, Corpus
 from tinyclip import clip_folder, encoder
 from tinydata import SMALL, data, log_of, one_thread, quiet
@@ -159,5 +160,5 @@ def test_it_learns_and_composes_in_its_own_words(data: SimpleNamespace, clip_fol
     model = fti4cir.load(tmp_path / "m")
     assert model.method == "lincir"
     assert model.require_inversion().config.sentence("is red") == ("a photo of", Slot.SUBJECT, "that is red")
-    composed = create("lincir", model).compose(model.features([data.pictures / "00.png"]), ["is red"])
+    composed = create("lincir", model).compose(Queries(model.features([data.pictures / "00.png"]), ["is red"]))
     assert composed.isfinite().all()

@@ -14,6 +14,7 @@ from fti4cir.inversion.network import FineGrainedInversion
 from fti4cir.inversion.prompts import Slot
 from fti4cir.methods.fti4cir import InversionObjective
 from fti4cir.methods.registry import create, preset, train
+from fti4cir.models.queries import Queries
 from fti4cir.training import losses
 from fti4cir.training.objective import Batch, Corpus
 from tinyclip import clip_folder, encoder
@@ -91,6 +92,7 @@ def test_it_learns_and_composes_in_its_own_words(data: SimpleNamespace, clip_fol
     assert model.method == "pic2word"
     assert model.require_inversion().config.sentence("in red") == ("a photo of", Slot.SUBJECT, ", in red")
     features = model.features([data.pictures / "00.png"])
-    composed = create("pic2word", model).compose(features, ["in red", "in blue"], owner=[0, 0])
-    assert (composed == model.compose_features(features, ["in red", "in blue"], owner=[0, 0])).all()
+    queries = Queries(features, ["in red", "in blue"], [0, 0])
+    composed = create("pic2word", model).compose(queries)
+    assert (composed == model.compose_features(queries)).all()
     assert (composed[0] != composed[1]).any()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 
 import pytest
@@ -11,7 +12,10 @@ from torch import Tensor
 import fti4cir
 from fti4cir.backbones.base import VisionFeatures
 from fti4cir.errors import InputError, ModelError
-from fti4cir.methods.registry import LEARNED, METHODS, assign, create, learner
+from fti4cir.methods import registry
+from fti4cir.methods.registry import assign, create, learner, trainable
+from fti4cir.methods.searle import SEARLE
+from fti4cir.models.queries import Queries
 from fti4cir.training.objective import noised
 
 WORDS = {"right": (1.0, 0.0), "up": (0.0, 1.0), "left": (-1.0, 0.0)}
@@ -29,15 +33,8 @@ class Compass:
     def encode_texts(self, texts: Sequence[str], *, allow_blank: bool = False) -> Tensor:
         return torch.tensor([WORDS[text] for text in texts])
 
-    def compose_features(
-        self,
-        features: VisionFeatures,
-        texts: Sequence[str],
-        owner: Sequence[int] | None = None,
-        *,
-        allow_blank: bool = False,
-    ) -> Tensor:
-        return torch.nn.functional.normalize(features.image, dim=-1).flip(-1)[owner or slice(None)]
+    def compose_features(self, queries: Queries, *, allow_blank: bool = False) -> Tensor:
+        return torch.nn.functional.normalize(queries.features.image, dim=-1).flip(-1)[list(queries.reference_index)]
 
     def require_inversion(self) -> None:
         """It has one."""
@@ -47,31 +44,43 @@ def pictures(*vectors: tuple[float, float]) -> VisionFeatures:
     return VisionFeatures(torch.tensor(vectors), torch.zeros(len(vectors), 1, 1))
 
 
-@pytest.mark.parametrize("name", [*LEARNED, "image", "text", "sum"])
+@pytest.mark.parametrize("name", [*trainable(), "image", "text", "sum"])
 def test_every_method_has_its_name_and_gives_unit_vectors(name: str) -> None:
     method = create(name, Compass(name))
     assert method.name == name
-    composed = method.compose(pictures((3.0, 4.0), (1.0, 2.0)), ["up", "up"])
+    composed = method.compose(Queries(pictures((3.0, 4.0), (1.0, 2.0)), ["up", "up"]))
     torch.testing.assert_close(composed.norm(dim=-1), torch.ones(2))
 
 
-@pytest.mark.parametrize("name", [*LEARNED, "image", "text", "sum"])
+@pytest.mark.parametrize("name", [*trainable(), "image", "text", "sum"])
 def test_several_texts_of_one_image(name: str) -> None:
     method = create(name, Compass(name))
-    features, texts, owner = pictures((3.0, 4.0), (1.0, 2.0)), ["up", "right", "left"], [1, 0, 1]
-    repeated = method.compose(pictures((1.0, 2.0), (3.0, 4.0), (1.0, 2.0)), texts)
-    torch.testing.assert_close(method.compose(features, texts, owner), repeated)
+    features, texts = pictures((3.0, 4.0), (1.0, 2.0)), ["up", "right", "left"]
+    repeated = method.compose(Queries(pictures((1.0, 2.0), (3.0, 4.0), (1.0, 2.0)), texts))
+    torch.testing.assert_close(method.compose(Queries(features, texts, [1, 0, 1])), repeated)
 
 
 def test_the_names() -> None:
-    assert METHODS == ("fti4cir", "pic2word", "searle", "lincir", "searle-oti", "image", "text", "sum", "caption")
-    for name, one in LEARNED.items():
+    assert registry.names() == (
+        "fti4cir", "lincir", "pic2word", "searle", "caption", "image", "searle-oti", "sum", "text",
+    )  # fmt: skip
+    assert trainable() == ("fti4cir", "lincir", "pic2word", "searle")
+    for name in trainable():
+        one = learner(name)
         assert {config.method for config in one.presets.values()} == {name}
         assert one.default in one.presets
 
 
+@pytest.mark.parametrize("name", registry.names())
+def test_what_the_source_says_of_a_method_is_what_its_module_says(name: str) -> None:
+    entry = registry.find(name)
+    assert (entry.learner is not None) == (name in trainable())
+    module = importlib.import_module(f"fti4cir.methods.{name.replace('-', '_')}")
+    assert registry.summaries()[name] == (module.__doc__ or "").splitlines()[0]
+
+
 def test_a_learned_method_is_what_the_model_composes() -> None:
-    composed = create("fti4cir", Compass("fti4cir")).compose(pictures((3.0, 4.0)), ["up"])
+    composed = create("fti4cir", Compass("fti4cir")).compose(Queries(pictures((3.0, 4.0)), ["up"]))
     torch.testing.assert_close(composed, torch.tensor([[0.8, 0.6]]))
 
 
@@ -108,7 +117,7 @@ class Trained(Compass):
         (["fti4cir"], "fti4cir:a fti4cir:b"),
         (["sum", "searle", "fti4cir", "sum"], "sum:bare searle:s searle:t fti4cir:a fti4cir:b"),
         (["image", "caption", "searle-oti"], "image:bare caption:bare searle-oti:s"),
-        (["pic2word", "magic"], "pic2word:bare magic:bare"),
+        (["pic2word"], "pic2word:bare"),
     ],
 )
 def test_which_method_stands_on_which_model(names: list[str], expected: str) -> None:
@@ -125,16 +134,18 @@ def test_a_model_without_weights_is_asked_for_the_papers_method() -> None:
 
 
 def test_unknown_methods() -> None:
-    with pytest.raises(InputError, match="no method 'magic'; available are: fti4cir, pic2word, searle, lincir, "):
+    with pytest.raises(InputError, match="no method 'magic'; available are: fti4cir, lincir, pic2word, searle, "):
         create("magic", Compass("fti4cir"))
     with pytest.raises(InputError, match="no method 'magic'"):
         learner("magic")
+    with pytest.raises(InputError, match="no method 'magic'"):
+        assign(["pic2word", "magic"], [Trained("bare", "fti4cir", None)])
 
 
 def test_what_can_be_trained() -> None:
-    assert learner("searle") is LEARNED["searle"]
+    assert learner("searle") is SEARLE
     with pytest.raises(
-        InputError, match="'sum' has nothing to train; what can be trained: fti4cir, pic2word, searle, lincir"
+        InputError, match="'sum' has nothing to train; what can be trained: fti4cir, lincir, pic2word, searle"
     ):
         learner("sum")
 

@@ -21,21 +21,21 @@ from fti4cir.features.cache import compute
 from fti4cir.inversion.compose import encode_sentences
 from fti4cir.inversion.network import FineGrainedInversion, PseudoWords
 from fti4cir.inversion.prompts import Slot
-from fti4cir.methods import searle
-from fti4cir.methods.registry import create, preset, train
-from fti4cir.methods.searle import (
+from fti4cir.methods import _concepts, _optimization, searle, searle_oti
+from fti4cir.methods._concepts import (
     Concepts,
-    Optimization,
-    OptimizedInversion,
     Phrase,
-    SearleObjective,
     captions_of_classes,
     class_features,
     class_names,
     collect,
-    invert,
     templates,
 )
+from fti4cir.methods._optimization import Optimization, invert
+from fti4cir.methods.registry import create, preset, train
+from fti4cir.methods.searle import SearleObjective
+from fti4cir.methods.searle_oti import OptimizedInversion
+from fti4cir.models.queries import Queries
 from fti4cir.training.objective import Batch, Corpus
 from tinyclip import clip_folder, encoder
 from tinydata import SMALL, data, log_of, one_thread, quiet
@@ -65,7 +65,7 @@ def test_collect() -> None:
 
 def test_collect_stops_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     captions = [[SplitCaption(f"a dog {number % 5}", f"in place {number}") for number in range(500)]]
-    monkeypatch.setattr(searle, "_MOST_CONCEPTS", 3)
+    monkeypatch.setattr(_concepts, "_MOST_CONCEPTS", 3)
     found = collect(captions)
     assert list(found) == ["a dog 0", "a dog 1", "a dog 2"]
     assert found["a dog 1"] == [f"in place {number}" for number in range(1, 100, 5)]  # the first twenty
@@ -99,10 +99,10 @@ def few_classes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[str, .
     """A short list in the place of the 20,931 names."""
     names = ("Cat", "Dog", "Grass", "Hot dog", "Snow", "T-shirt", "Zebra")
     (tmp_path / "names.txt").write_text("\n".join(names) + "\n")
-    monkeypatch.setattr(searle, "_VOCABULARY", tmp_path / "names.txt")
-    searle.class_names.cache_clear()
+    monkeypatch.setattr(_concepts, "_VOCABULARY", tmp_path / "names.txt")
+    _concepts.class_names.cache_clear()
     yield names
-    searle.class_names.cache_clear()
+    _concepts.class_names.cache_clear()
 
 
 def test_the_class_names() -> None:
@@ -111,7 +111,7 @@ def test_the_class_names() -> None:
     assert all(name == name.strip() and name for name in names)
     assert {"Dog", "Hot dog", "Snow", "Water"} <= set(names)
     for name in names[::20]:  # what stands in for captions, also of names that hold marks
-        phrase = searle._replaced(name, f"a photo of {name}")
+        phrase = _concepts._replaced(name, f"a photo of {name}")
         assert phrase == Phrase(("a photo of", Slot.SUBJECT), (f"a photo of {name}",))
 
 
@@ -133,7 +133,7 @@ def test_captions_of_classes(few_classes: tuple[str, ...], monkeypatch: pytest.M
         "Hot dog": ["a hot dog"],
         "T-shirt": ["a t-shirt"],
     }
-    monkeypatch.setattr(searle, "_MOST_CAPTIONS", 2)
+    monkeypatch.setattr(_concepts, "_MOST_CAPTIONS", 2)
     assert captions_of_classes(captions)["Dog"] == captions[:2]
 
 
@@ -239,13 +239,13 @@ def test_the_optimisation_draws_among_all_templates(
 ) -> None:
     concepts = Concepts.of_captions(encoder, CONCEPTS)
     seen: set[object] = set()
-    real = searle.encode_sentences
+    real = _optimization.encode_sentences
 
     def noting(encoder: ClipEncoder, sentences: list[object], *more: object) -> torch.Tensor:
         seen.update(sentences)
         return real(encoder, sentences, *more)
 
-    monkeypatch.setattr(searle, "encode_sentences", noting)
+    monkeypatch.setattr(_optimization, "encode_sentences", noting)
     seeds = [(0, row) for row in range(5)]
     invert(encoder, image, concepts, Optimization(40, templates=24), seeds)
     assert set(templates()) <= seen
@@ -283,8 +283,9 @@ def test_the_published_recipe() -> None:
     assert {name: getattr(config, name) for name in PUBLISHED} == PUBLISHED
     weights = {name: weight for name, weight in vars(config.weights).items() if weight}
     assert weights == {"distillation": 1.0, "regularization_subject": 0.75}
-    of_optimisation = (searle._INVERSION_RATE, searle._INVERSION_DECAY, searle._INVERSION_REGULARIZATION,
-                       searle._INVERSION_DEVIATION, searle._DISTILLATION_TEMPERATURE)  # fmt: skip
+    of_optimisation = (_optimization._INVERSION_RATE, _optimization._INVERSION_DECAY,
+                       _optimization._INVERSION_REGULARIZATION, _optimization._INVERSION_DEVIATION,
+                       searle._DISTILLATION_TEMPERATURE)  # fmt: skip
     assert of_optimisation == (2e-2, 0.01, 0.5, 0.02, 0.25)
 
 
@@ -314,7 +315,7 @@ def test_it_learns_and_composes_in_its_own_words(trained: Path, data: SimpleName
     assert model.require_inversion().config.sentence("is red") == ("a photo of", Slot.SUBJECT, "that is red")
     assert len(model.extra["concepts"]) == 8
     assert set(model.extra["concepts"]["a red dog"]) <= {"on the grass", "in the snow"}
-    composed = create("searle", model).compose(model.features([data.pictures / "00.png"]), ["is red"])
+    composed = create("searle", model).compose(Queries(model.features([data.pictures / "00.png"]), ["is red"]))
     assert composed.isfinite().all()
 
 
@@ -370,10 +371,10 @@ def test_a_query_by_optimisation_depends_on_its_own_image_and_text(trained: Path
     method = OptimizedInversion(model, steps=5)
     assert create("searle-oti", model).name == method.name == "searle-oti"
     features = model.features([data.pictures / f"{number:02}.png" for number in range(3)])
-    together = method.compose(features, ["is red", "is blue", "is red"], owner=[2, 0, 0])
+    together = method.compose(Queries(features, ["is red", "is blue", "is red"], [2, 0, 0]))
     torch.testing.assert_close(together.norm(dim=-1), torch.ones(3))
-    for row, (owner, text) in enumerate([(2, "is red"), (0, "is blue"), (0, "is red")]):
-        alone = method.compose(type(features)(*(part[[owner]] for part in features)), [text])
+    for row, (index, text) in enumerate([(2, "is red"), (0, "is blue"), (0, "is red")]):
+        alone = method.compose(Queries(type(features)(*(part[[index]] for part in features)), [text]))
         torch.testing.assert_close(together[[row]], alone, rtol=1e-3, atol=1e-3)
 
 
@@ -383,6 +384,7 @@ def test_by_optimisation_as_the_published_training_did_it(
     tmp_path: Path,
     few_classes: tuple[str, ...],
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     config = preset("searle", **{**SMALL, "epochs": 1, "inversion_steps": 4})
     said: list[str] = []
@@ -393,18 +395,18 @@ def test_by_optimisation_as_the_published_training_did_it(
     assert set(model.extra["concepts"]) == {"Cat", "Dog", "Grass", "Snow"}
     settings = {"steps": 4, "concepts": 15, "average": 0.99, "start": "random", "templates": 24}
     assert model.extra["optimization"] == settings
-    progress: list[str] = []
-    method = create("searle-oti", model, say=progress.append)
+    method = create("searle-oti", model)
     assert isinstance(method, OptimizedInversion)
     assert asdict(method._optimization) == settings
     assert asdict(OptimizedInversion(model, steps=2)._optimization) == {**settings, "steps": 2}
     features = model.features([data.pictures / "00.png", data.pictures / "01.png"])
-    monkeypatch.setattr(searle, "_CONCEPT_BLOCK", 2)
+    monkeypatch.setattr(searle_oti, "CLASS_BLOCK", 2)
     clock = itertools.count(0, 6)
-    monkeypatch.setattr(searle, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    composed = method.compose(features, ["is red", "is red"])
-    assert progress == [f"features of concepts for searle-oti: {start} of 7" for start in (2, 6)]
-    alone = method.compose(type(features)(*(part[[1]] for part in features)), ["is red"])
+    monkeypatch.setattr(searle_oti, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    with caplog.at_level("INFO", "fti4cir"):
+        composed = method.compose(Queries(features, ["is red", "is red"]))
+    assert caplog.messages == [f"features of concepts for searle-oti: {start} of 7" for start in (2, 6)]
+    alone = method.compose(Queries(type(features)(*(part[[1]] for part in features)), ["is red"]))
     torch.testing.assert_close(composed[[1]], alone, rtol=1e-3, atol=1e-3)
 
 

@@ -15,6 +15,7 @@ from fti4cir.inversion.compose import encode_sentences
 from fti4cir.inversion.network import FineGrainedInversion, InversionConfig
 from fti4cir.inversion.prompts import Slot
 from fti4cir.models.model import Model
+from fti4cir.models.queries import Queries
 from tinyclip import JOINT, TOKEN, VISION, clip_folder, encoder, picture, random_inversion
 
 __all__ = ["clip_folder", "encoder"]
@@ -108,24 +109,29 @@ def test_compose_depends_on_both(model: Model) -> None:
 def test_known_features_give_the_same(model: Model) -> None:
     features = model.features([picture(0), picture(1)])
     texts = ["is red", "is black"]
-    torch.testing.assert_close(model.compose_features(features, texts), model.compose([picture(0), picture(1)], texts))
+    torch.testing.assert_close(
+        model.compose_features(Queries(features, texts)), model.compose([picture(0), picture(1)], texts)
+    )
     half = VisionFeatures(features.image, features.local.half())
     torch.testing.assert_close(
-        model.compose_features(half, texts), model.compose_features(features, texts), rtol=1e-2, atol=1e-2
+        model.compose_features(Queries(half, texts)),
+        model.compose_features(Queries(features, texts)),
+        rtol=1e-2,
+        atol=1e-2,
     )
 
 
 def test_pseudo_words_of_an_image_are_made_once(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     features = model.features([picture(seed) for seed in range(5)])
-    owner = [3, 0, 3, 1, 0, 3, 4]  # none is of image 2
+    index = [3, 0, 3, 1, 0, 3, 4]  # none is of image 2
     texts = ["is red", "a cat", "dog", "black grass", "with a dog", "red grass", "a dog"]
-    repeated = model.compose_features(VisionFeatures(features.image[owner], features.local[owner]), texts)
+    repeated = model.compose_features(Queries(VisionFeatures(features.image[index], features.local[index]), texts))
     seen = []
     whole = model.require_inversion().forward
     monkeypatch.setattr(
         model.inversion, "forward", lambda image, local: (seen.append(len(image)), whole(image, local))[1]
     )
-    once = model.compose_features(features, texts, owner, batch_size=2)
+    once = model.compose_features(Queries(features, texts, index), batch_size=2)
     assert sum(seen) == 5
     torch.testing.assert_close(once, repeated, rtol=1e-5, atol=1e-5)
 
@@ -151,8 +157,8 @@ def test_blank_texts_are_for_benchmarks(model: Model) -> None:
     """Of a blank text the tower reads its start and end tokens, of a blank modification the sentence up to `but`."""
     features = model.features([picture()])
     with pytest.raises(InputError, match="empty"):
-        model.compose_features(features, [" "])
-    blank, asked = model.compose_features(features, [" ", "is red"], [0, 0], allow_blank=True)
+        model.compose_features(Queries(features, [" "]))
+    blank, asked = model.compose_features(Queries(features, [" ", "is red"], [0, 0]), allow_blank=True)
     words = model.require_inversion()(features.image, features.local)
     up_to_but = ("a photo of", Slot.SUBJECT, "with", Slot.ATTRIBUTES, "but")
     (expected,) = F.normalize(encode_sentences(model.encoder, [up_to_but], words), dim=-1)

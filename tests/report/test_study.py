@@ -33,13 +33,13 @@ def model(encoder: ClipEncoder) -> Model:
 
 
 def rankings(made: Benchmark, model: Model) -> list[list[int]]:
-    (found,) = evaluate(made, model.encoder, [baselines.create("fti4cir", model)], "tiny")
+    (found,) = evaluate(made, model.encoder, methods=[baselines.create("fti4cir", model)], model="tiny")
     return found.ranking.tolist()
 
 
 def test_limits_are_what_such_a_model_does(made: Benchmark, model: Model) -> None:
     methods = [baselines.create(name, model) for name in ("text", "fti4cir", "sum")]
-    alone = evaluate(made, model.encoder, methods, "tiny")
+    alone = evaluate(made, model.encoder, methods=methods, model="tiny")
     found = measure(made, [(method, model) for method in methods])
     assert [one.method for one in found.evaluations] == ["text", "fti4cir", "sum"]
     assert [one.ranking.tolist() for one in found.evaluations] == [one.ranking.tolist() for one in alone]

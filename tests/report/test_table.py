@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fti4cir.evaluation.evaluate import compare
+from fti4cir.evaluation.results import compare
 from fti4cir.report.study import Question, Study, Words
 from fti4cir.report.table import comma_separated, curves, figures, hits, markdown
 from tinystudy import two_methods
@@ -71,7 +71,7 @@ def test_json(made: Study) -> None:
     assert told["date"].endswith("+00:00")
     assert [one["metric"] for one in told["differences"]] == list(first.per_query)
     for one in told["differences"]:
-        expected = compare(second, first, one["metric"])
+        expected = compare(second, first, metric=one["metric"])
         assert (one["method"], one["against"]) == ("bad", "good")
         assert [one["difference"], *one["interval"]] == pytest.approx(list(expected))
         assert one["significant"] == expected.significant

@@ -24,10 +24,11 @@ from fti4cir.captions.split import SplitCaption
 from fti4cir.errors import ModelError, TrainingError
 from fti4cir.features.cache import Features
 from fti4cir.inversion.network import FineGrainedInversion
-from fti4cir.methods import registry, searle
+from fti4cir.methods import _concepts, registry, searle
 from fti4cir.methods.fti4cir import InversionObjective
 from fti4cir.methods.registry import create, preset, train
 from fti4cir.models import loading as checkpoint
+from fti4cir.models.queries import Queries
 from fti4cir.training import trainer as training
 from fti4cir.training.config import TrainingConfig
 from fti4cir.training.distributed import World
@@ -97,6 +98,7 @@ from pathlib import Path
 import transformers, torch
 from fti4cir.features import cache as features
 from fti4cir.methods import registry
+from fti4cir.models.queries import Queries
 from fti4cir.training import trainer as training
 from test_trainer import CONFIG
 
@@ -422,7 +424,7 @@ def test_unreadable_images_are_told_once_a_run(
 
 
 # -- settings -------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", registry.PRESETS)
+@pytest.mark.parametrize("name", registry.presets())
 def test_every_preset_builds_its_network(name: str, encoder: ClipEncoder) -> None:
     config = preset(name)
     network = FineGrainedInversion(config.network(encoder))
@@ -458,7 +460,7 @@ def test_ablations_take_away_one_part_each() -> None:
         return {**{f"weights.{name}": value for name, value in entries.pop("weights").items()}, **entries}
 
     for base in ("paper", "composed"):
-        names = {name.removeprefix(f"{base}-") for name in registry.PRESETS if name.startswith(f"{base}-")}
+        names = {name.removeprefix(f"{base}-") for name in registry.presets() if name.startswith(f"{base}-")}
         assert names == set(changed)
         whole = flat(preset(base))
         for name in names:
@@ -495,7 +497,8 @@ def test_a_published_recipe_ends_loads_composes_and_goes_on(
     name: str, data: SimpleNamespace, clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Seven steps of it, the last of which ends no epoch."""
-    monkeypatch.setattr(searle, "class_names", lambda: ("Cat", "Dog", "Grass", "Snow", "Zebra"))
+    for module in (_concepts, searle):
+        monkeypatch.setattr(module, "class_names", lambda: ("Cat", "Dog", "Grass", "Snow", "Zebra"))
     monkeypatch.setattr(training, "_SAVE_EVERY", 0.0)
     config = preset(name, steps=7, batch_size=8, inversion_steps=3)
 
@@ -518,7 +521,7 @@ def test_a_published_recipe_ends_loads_composes_and_goes_on(
     assert torch.load(tmp_path / "whole" / "checkpoint.pt", weights_only=True)["step"] == 7
     model = fti4cir.load(tmp_path / "whole")
     assert model.method == name
-    composed = create(name, model).compose(model.features([data.pictures / "00.png"]), ["in red"])
+    composed = create(name, model).compose(Queries(model.features([data.pictures / "00.png"]), ["in red"]))
     assert composed.isfinite().all()
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..errors import InputError
+from ..methods import registry
 from .models import DEFAULT_MODEL, ModelsOption, load_models
 from .terminal import JsonOption, note, print_json, progress_bar, require_file, require_images, say
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from ..benchmarks.base import Benchmark
     from ..benchmarks.verify import Verification
     from ..evaluation.averages import Average
-    from ..evaluation.evaluate import Evaluation
+    from ..evaluation.results import Evaluation
     from ..methods.base import Method
     from ..models.model import Model
 
@@ -59,9 +60,10 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="fti4cir, pic2word, searle or lincir, with each given model that was trained as it; searle-oti, with "
-            "one that was trained as searle; image, text, sum or caption, with any. Several, given one by one or with "
-            "commas, share one pass over the images, and are compared with the first.",
+            help=f"One of {', '.join(registry.names())}. A method that learns ({', '.join(registry.trainable())}) is "
+            "evaluated with each given model that was trained as it; searle-oti with one that was trained as searle. "
+            "Several, given one by one or with commas, share one pass over the images, and are compared with the "
+            "first.",
             show_default="what the models were trained as",
         ),
     ] = None,
@@ -182,6 +184,7 @@ def evaluate(
     from ..benchmarks.submission import require_server, write
 
     names = list(dict.fromkeys(name for given in method or [] for name in _listed(given)))
+    registry.check_methods(names)
     if submission is not None:
         require_server(benchmark, "--submission")
         if len(names) > 1 or len(model or []) > 1 or limit is not None:
@@ -238,11 +241,14 @@ def evaluate(
     _require_scorable(parts, root, submission)
 
     from ..evaluation.averages import average
-    from ..methods.registry import Captions, create
+    from ..methods.base import Captions
 
     described = Captions(root, captions) if captions is not None else None
     weight = 0.5 if image_weight is None else image_weight
-    methods = [(create(name, one, weight, described, note), one) for name, one in _assigned(names, models)]
+    methods = [
+        (registry.create(name, one, image_weight=weight, captions=described), one)
+        for name, one in _assigned(names, models)
+    ]
     each = _measured(benchmark, parts, methods, cache, report, allow_missing)
     if submission is not None:
         first = each[0][0]
@@ -292,9 +298,13 @@ def _measured(
             if report is None:
                 alone = [one for one, _ in methods]
                 called = [one.name for _, one in methods]
-                each.append(evaluate_(part, methods[0][1].encoder, alone, called, progress, cache, note, allow_missing))
+                found = evaluate_(
+                    part, methods[0][1].encoder, methods=alone, model=called, progress=progress, cache=cache,
+                    allow_unreadable=allow_missing,
+                )  # fmt: skip
+                each.append(found)
                 continue
-            study = measure(part, methods, progress=progress, cache=cache, say=note, allow_unreadable=allow_missing)
+            study = measure(part, methods, progress=progress, cache=cache, allow_unreadable=allow_missing)
         each.append(list(study.evaluations))
         # Parts have a gallery each, and so a page each.
         folder = report if len(parts) == 1 else report / part.name.removeprefix(f"{benchmark}-")
@@ -343,11 +353,11 @@ def _evaluate_file(benchmark: str, root: Path, split: str, file: Path, as_json: 
     (queries,) = published.load(benchmark, root, split, allow_missing=True)
     predictions = read(queries, file)
 
-    from ..evaluation.evaluate import judge
+    from ..evaluation.ranking import judge
 
     within = predictions.form.within
     ranking, subset_ranking = (None, predictions.ranking) if within else (predictions.ranking, None)
-    judged = judge(predictions.benchmark, ranking, subset_ranking, method="predictions", model=None)
+    judged = judge(predictions.benchmark, ranking, subset_ranking=subset_ranking, method="predictions", model=None)
     # Which images are here does not matter to a file that was made elsewhere.
     evaluation = replace(judged, gallery=predictions.pictures, missing=0)
     if as_json:
@@ -401,11 +411,8 @@ def _listed(names: str) -> list[str]:
 
 def _assigned(names: Sequence[str], models: Sequence[str]) -> list[tuple[str, Model]]:
     """The methods, each with the loaded model that it stands on."""
-    from ..methods.registry import assign, check_methods
-
-    check_methods(names)
     loaded = load_models(models)
-    pairs = assign(names, loaded)
+    pairs = registry.assign(names, loaded)
     for model in loaded:
         if all(model is not used for _, used in pairs):
             note(f"left out: {model.name}; none of the methods stands on it")
@@ -425,7 +432,7 @@ def _compared(evaluations: Sequence[Evaluation | Average], metric: str) -> dict[
 def _print_evaluations(evaluations: Sequence[Evaluation | Average], compared_by: str) -> None:
     """A table for people: a metric a line, a method a column, each figure with its interval."""
     from ..evaluation.averages import differences
-    from ..evaluation.evaluate import labels
+    from ..evaluation.results import labels
 
     first = evaluations[0]
     say(f"{first.benchmark}, {first.split}: {first.protocol}")

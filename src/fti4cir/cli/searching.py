@@ -92,7 +92,7 @@ def search(
         require_folder(source)
     from ..search.searcher import check_query
 
-    check_query(image or [], text, without, k)
+    check_query(image or [], text, without=without, k=k)
     for path in image or []:
         _require_image(path)
     from ..search.choice import model_of_store

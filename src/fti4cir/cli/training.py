@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from ..errors import InputError
+from ..methods import registry
 from ..models.names import CAPTIONER, fetch_captioner
 from .models import BACKBONES, DEFAULT_MODEL, check, require
 from .terminal import is_first, note, require_file, require_file_place, require_folder_place, require_images, say
@@ -69,7 +70,7 @@ def train(
         typer.Option(metavar="NAME_OR_DIR", help=f"What to train for: {BACKBONES}."),
     ] = DEFAULT_MODEL,
     method: Annotated[
-        str, typer.Option(metavar="NAME", help="What to train: fti4cir, pic2word, searle or lincir.")
+        str, typer.Option(metavar="NAME", help=f"What to train: {', '.join(registry.trainable())}.")
     ] = "fti4cir",
     preset: Annotated[
         str | None,
@@ -129,8 +130,6 @@ def train(
     if features is not None:
         require_folder_place(features, "--features")
     backbone = check(backbone)
-    from ..methods import registry
-
     name = preset or registry.learner(method).default  # before all that takes long
     given = {
         "epochs": epochs,

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import evaluate as evaluation
-from .evaluate import Evaluation
+from . import results
 from .metrics import Difference
+from .results import Evaluation
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,15 +136,15 @@ def average(benchmark: str, evaluations: Sequence[Evaluation]) -> Average:
 
 
 def compare(first: Evaluation | Average, second: Evaluation | Average, metric: str) -> Difference:
-    """How much better `first` is than `second` in a metric, paired by query; as `evaluate.compare`, of averages, too.
+    """How much better `first` is than `second` in a metric, paired by query; as `results.compare`, of averages, too.
 
     Raises:
         ValueError: if the two do not score the same queries.
     """
     if isinstance(first, Evaluation) and isinstance(second, Evaluation):
-        return evaluation.compare(first, second, metric)
+        return results.compare(first, second, metric=metric)
     if isinstance(first, Average) and isinstance(second, Average) and first.parts.keys() == second.parts.keys():
-        return _mean([evaluation.compare(first.parts[name], second.parts[name], metric) for name in first.parts])
+        return _mean([results.compare(first.parts[name], second.parts[name], metric=metric) for name in first.parts])
     raise ValueError("only evaluations of the same queries can be compared")
 
 
@@ -157,7 +157,7 @@ def differences(evaluations: Sequence[Evaluation | Average], metrics: Sequence[s
     told = []
     for other in others:
         for metric in metrics:
-            difference = compare(other, first, metric)
+            difference = compare(other, first, metric=metric)
             told.append(
                 {
                     "method": other.method,

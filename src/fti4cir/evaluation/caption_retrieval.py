@@ -18,13 +18,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..backbones.base import VisionFeatures
-from ..captions import table as captioned
+from ..captions import table as caption_table
 from ..errors import InputError, ModelError
 from ..inversion.compose import encode_sentences
-from ..methods.registry import LEARNED, create
+from ..methods import registry
 from ..models.model import Model, require_one_encoder
-from .evaluate import Evaluation, Progress, share_first
+from .gallery import Progress, share_first
 from .metrics import first_equal, rank, recall_at, similarities
+from .results import Evaluation
 
 CUTS = (1, 5, 10)
 """The k of R@k."""
@@ -73,7 +74,7 @@ def load(
     root, table = Path(root), Path(table)
     if not root.is_dir():
         raise InputError(f"The root {root} is not a folder.")
-    found = captioned.load(root, table)
+    found = caption_table.load(root, table)
     if found.missing and not allow_missing:
         raise InputError(
             f"{len(found.missing)} of the {len(found.missing) + len(found)} images in {table} are not under {root}, "
@@ -99,6 +100,7 @@ def load(
 def describe_retrieval(
     descriptions: Descriptions,
     methods: Sequence[tuple[str, Model]],
+    *,
     progress: Progress | None = None,
 ) -> list[Evaluation]:
     """Rank captions for images.
@@ -110,7 +112,7 @@ def describe_retrieval(
         descriptions: the images, P of them, and the captions.
         methods: `image`, the image's own feature; `fti4cir`, or what else a model was trained as, the sentence of
             pseudo-words; each with its model. The models stand on one encoder.
-        progress: told after each batch of images.
+        progress: called after each batch of images.
 
     Returns:
         One evaluation a method, in the order of the methods. Its gallery is the captions.
@@ -170,10 +172,10 @@ def _described(method: str, model: Model) -> Callable[[VisionFeatures], Tensor]:
     """From features of B images to their descriptions' unit-length features (B, D) on the CPU."""
     if method == "image":
         return lambda features: F.normalize(features.image, dim=-1).cpu()
-    if method not in LEARNED:
-        available = ", ".join(("image", *LEARNED))
+    if method not in registry.trainable():
+        available = ", ".join(("image", *registry.trainable()))
         raise InputError(f"The method {method!r} describes no image; available for descriptions are: {available}.")
-    create(method, model)  # refuses a model without weights of this method
+    registry.create(method, model)  # refuses a model without weights of this method
     inversion, encoder = model.require_inversion(), model.encoder
 
     @torch.no_grad()

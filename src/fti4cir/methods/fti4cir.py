@@ -1,26 +1,30 @@
-"""The method of this package, FTI4CIR, and what all methods by textual inversion share."""
+"""FTI4CIR: an image's subject and its attributes become pseudo-words, which a sentence joins with the text.
+
+Lin, Wen, Song, Liu, Hu, Nie, "Fine-grained Textual Inversion Network for Zero-Shot Composed Image Retrieval", SIGIR
+2024.
+What all methods by textual inversion share is here, too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..backbones.base import VisionFeatures
 from ..errors import ModelError
 from ..inversion.compose import encode_sentences
 from ..inversion.network import FineGrainedInversion
 from ..inversion.prompts import Sentence
+from ..models.queries import Queries
 from ..training import losses
 from ..training.config import TrainingConfig
 from ..training.losses import LossWeights
 from ..training.objective import Batch, Corpus, noised
-from .base import Learner, Model
+from .base import Entry, Learner, Model
 
 
 class Inversion:
@@ -41,15 +45,9 @@ class Inversion:
             )
         self._model = model
 
-    def compose(
-        self,
-        features: VisionFeatures,
-        texts: Sequence[str],
-        owner: Sequence[int] | None = None,
-        pictures: Sequence[Path] = (),
-    ) -> Tensor:
-        """Features of R images and B modifications, each of the image `owner` says, to (B, D)."""
-        return self._model.compose_features(features, texts, owner, allow_blank=True)
+    def compose(self, queries: Queries) -> Tensor:
+        """B queries to unit-length features (B, D)."""
+        return self._model.compose_features(queries, allow_blank=True)
 
 
 class InversionObjective:
@@ -156,3 +154,5 @@ FTI4CIR = Learner(
 )
 """`paper`: the release's recipe. `composed`: ours, with composed and description losses, for small encoders and few
 images. Each also with one part taken away, as `paper-no-selection`."""
+
+METHOD = Entry(create=lambda model, options: Inversion("fti4cir", model), learner=FTI4CIR)

@@ -20,7 +20,8 @@ from ..training import losses
 from ..training.config import TrainingConfig
 from ..training.losses import LossWeights
 from ..training.objective import Batch, Corpus, noised
-from .base import Learner
+from .base import Entry, Learner
+from .fti4cir import Inversion
 
 _TEMPLATE = Template(modification="that {text}")
 _MARK = "$"
@@ -162,3 +163,5 @@ LINCIR = Learner(
 )
 """`lincir`: as published. `lincir-quick`: ours, for small encoders and few images, which takes minutes. Figures that
 are published with it hold only as long as it stays as it is."""
+
+METHOD = Entry(create=lambda model, options: Inversion("lincir", model), learner=LINCIR)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from ..inversion.prompts import Template
 from ..training.config import TrainingConfig
 from ..training.losses import LossWeights
-from .base import Learner
-from .fti4cir import InversionObjective
+from .base import Entry, Learner
+from .fti4cir import Inversion, InversionObjective
 
 PIC2WORD = Learner(
     presets={
@@ -56,3 +56,5 @@ PIC2WORD = Learner(
 )
 """`pic2word`: as published. `pic2word-quick`: ours, for small encoders and few images, which takes minutes. Figures
 that are published with it hold only as long as it stays as it is."""
+
+METHOD = Entry(create=lambda model, options: Inversion("pic2word", model), learner=PIC2WORD)

@@ -1,122 +1,180 @@
-"""Methods of composed retrieval, by name."""
+"""Methods of composed retrieval, by name.
+
+Each module of this package is a method, except this one, `base`, and those whose names begin with an underscore. A
+method's name is its module's, with `-` for `_`. Names and summaries are read from the source, so that a command line
+can list them without importing PyTorch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import ast
+import importlib
+import pkgutil
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
+from importlib.abc import InspectLoader
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ..errors import InputError, TrainingError
-from ..training import trainer
-from ..training.config import TrainingConfig
-from .base import Learner, Method, Model
-from .fti4cir import FTI4CIR, Inversion
-from .lincir import LINCIR
-from .pic2word import PIC2WORD
-from .searle import SEARLE, OptimizedInversion
-from .untrained import Captioned, ImageOnly, TextOnly, WeightedSum
+from .base import Captions, Entry, Learner, Method, Model, Options
+
+if TYPE_CHECKING:
+    from ..training.config import TrainingConfig
+
+_PACKAGE = __name__.rpartition(".")[0]
+_OWN = "fti4cir"
+"""The method of this package, which is listed first."""
+_NO_METHODS = ("base", "registry")
 
 
-class Captions(NamedTuple):
-    """Captions of the images in a folder."""
-
-    images: Path
-    table: Path
-    """As `captions.table` reads it."""
+# -- which there are ------------------------------------------------------------------------------------------
+def names() -> tuple[str, ...]:
+    """The names of all methods: `fti4cir`, then those that learn, then the others, by the alphabet."""
+    return tuple(_found())
 
 
-LEARNED: Mapping[str, Learner] = {
-    "fti4cir": FTI4CIR,
-    "pic2word": PIC2WORD,
-    "searle": SEARLE,
-    "lincir": LINCIR,
-}
-"""Name -> how a method learns that has a network of its own."""
-
-PRESETS: Mapping[str, TrainingConfig] = {
-    name: config for learner in LEARNED.values() for name, config in learner.presets.items()
-}
-"""The recipes of all methods, by their names."""
-
-METHODS = (*LEARNED, "searle-oti", "image", "text", "sum", "caption")
+def trainable() -> tuple[str, ...]:
+    """The names of the methods that learn."""
+    return tuple(name for name, source in _found().items() if source.learns)
 
 
-def create(
-    name: str,
-    model: Model,
-    image_weight: float = 0.5,
-    captions: Captions | None = None,
-    say: Callable[[str], object] | None = None,
-) -> Method:
+def summaries() -> dict[str, str]:
+    """What each method is, in one line: the first one of its module's docstring."""
+    return {name: source.summary for name, source in _found().items()}
+
+
+def find(name: str) -> Entry:
+    """The method of that name; InputError if there is none."""
+    check_methods([name])
+    entry: Entry = importlib.import_module(_module(name)).METHOD
+    return entry
+
+
+def check_methods(chosen: Sequence[str]) -> None:
+    """InputError unless all these methods are known: before a model is loaded for them."""
+    for name in chosen:
+        if name not in names():
+            raise InputError(f"There is no method {name!r}; available are: {', '.join(names())}.")
+
+
+class _Source(NamedTuple):
+    """What the text of a method's module says."""
+
+    summary: str
+    learns: bool
+
+
+def _found() -> Mapping[str, _Source]:
+    return _read(tuple(importlib.import_module(_PACKAGE).__path__))
+
+
+@cache
+def _read(folders: tuple[str, ...]) -> Mapping[str, _Source]:
+    """The methods in these folders, in the order of `names`."""
+    modules = [found.name for found in pkgutil.iter_modules(folders) if not found.ispkg]
+    found = {
+        module.replace("_", "-"): _source(f"{_PACKAGE}.{module}")
+        for module in modules
+        if not module.startswith("_") and module not in _NO_METHODS
+    }
+    return MappingProxyType(
+        dict(sorted(found.items(), key=lambda item: (item[0] != _OWN, not item[1].learns, item[0])))
+    )
+
+
+def _source(module: str) -> _Source:
+    spec = find_spec(module)
+    if spec is None or not isinstance(spec.loader, InspectLoader):
+        raise ImportError(f"the source of {module} cannot be read")
+    tree = ast.parse(spec.loader.get_source(module) or "")
+    lines = (ast.get_docstring(tree) or "").splitlines()
+    return _Source(lines[0] if lines else "", any(_gives_learner(statement) for statement in tree.body))
+
+
+def _gives_learner(statement: ast.stmt) -> bool:
+    """Whether it is `METHOD = Entry(..., learner=...)`."""
+    return (
+        isinstance(statement, ast.Assign)
+        and any(isinstance(target, ast.Name) and target.id == "METHOD" for target in statement.targets)
+        and isinstance(statement.value, ast.Call)
+        and any(keyword.arg == "learner" for keyword in statement.value.keywords)
+    )
+
+
+def _module(name: str) -> str:
+    return f"{_PACKAGE}.{name.replace('-', '_')}"
+
+
+# -- on models ------------------------------------------------------------------------------------------------
+def create(name: str, model: Model, *, image_weight: float = 0.5, captions: Captions | None = None) -> Method:
     """The method of that name, on a model.
 
     Args:
-        name: one of `METHODS`.
+        name: one of `names`.
         model: what encodes texts and composes.
         image_weight: the image's share in `sum`, from 0 to 1.
         captions: for `caption`.
-        say: gets a line of progress now and then from a method that prepares for minutes, as `searle-oti` does.
 
     Raises:
         InputError: if no such method is known, the weight is out of range, or there are no captions.
         ModelError: if the model has no weights for it.
     """
-    if name in LEARNED:
-        return Inversion(name, model)
-    match name:
-        case "searle-oti":
-            return OptimizedInversion(model, say=say)
-        case "image":
-            return ImageOnly()
-        case "text":
-            return TextOnly(model)
-        case "sum":
-            return WeightedSum(model, image_weight)
-        case "caption":
-            if captions is None:
-                raise InputError("The method caption needs captions of the images; give them with --captions FILE.")
-            return Captioned.read(model, captions.images, captions.table)
-    raise _unknown(name)
+    return find(name).create(model, Options(image_weight, captions))
 
 
 AnyModel = TypeVar("AnyModel", bound=Model)
 
 
-def assign(names: Sequence[str], models: Sequence[AnyModel]) -> list[tuple[str, AnyModel]]:
-    """Which method stands on which of several models that are compared: a pair for each figure to be had.
+def assign(chosen: Sequence[str], models: Sequence[AnyModel]) -> list[tuple[str, AnyModel]]:
+    """Which method stands on which of several models that are compared: a pair for each evaluation.
 
     Args:
-        names: of methods; none for those that the models were trained as.
+        chosen: names of methods; none for those that the models were trained as.
         models: at least one, all on one encoder.
 
     Returns:
-        For a learned method each model that was trained as it, in their order; for `searle-oti` the first that was
-        trained as searle; for all others the first model. Where no model was trained as a method, it has the first,
-        and `create` says what is missing.
+        For a method that learns, each model that was trained as it, in their order. For one that stands on another,
+        as `searle-oti` on `searle`, the first model that was trained as that. For all others the first model. Where no
+        model was trained as a method, it has the first, and `create` says what is missing.
+
+    Raises:
+        InputError: if a method is not known.
     """
     trained: dict[str, list[AnyModel]] = {}
     for model in models:
         if model.inversion is not None:
             trained.setdefault(model.method, []).append(model)
     pairs = []
-    for name in dict.fromkeys(names or trained or [models[0].method]):
-        if name in LEARNED:
+    for name in dict.fromkeys(chosen or trained or [models[0].method]):
+        entry = find(name)
+        if entry.learner is not None:
             suited = trained.get(name, models[:1])
-        elif name == OptimizedInversion.name:
-            suited = trained.get("searle", models)[:1]
+        elif entry.stands_on is not None:
+            suited = trained.get(entry.stands_on, models)[:1]
         else:
             suited = models[:1]
         pairs += [(name, model) for model in suited]
     return pairs
 
 
+# -- training -------------------------------------------------------------------------------------------------
 def learner(name: str) -> Learner:
     """How the method of that name learns; InputError if it is not known or learns nothing."""
-    if name not in LEARNED:
-        reason = f"The method {name!r} has nothing to train" if name in METHODS else f"There is no method {name!r}"
-        raise InputError(f"{reason}; what can be trained: {', '.join(LEARNED)}.")
-    return LEARNED[name]
+    if name not in trainable():
+        reason = f"The method {name!r} has nothing to train" if name in names() else f"There is no method {name!r}"
+        raise InputError(f"{reason}; what can be trained: {', '.join(trainable())}.")
+    found = find(name).learner
+    assert found is not None  # the source says so
+    return found
+
+
+def presets() -> dict[str, TrainingConfig]:
+    """The recipes of all methods, by their names."""
+    return {name: config for method in trainable() for name, config in learner(method).presets.items()}
 
 
 def preset(name: str, **changes: Any) -> TrainingConfig:
@@ -124,11 +182,12 @@ def preset(name: str, **changes: Any) -> TrainingConfig:
 
     `epochs` also takes the place of the `steps` that a preset may count instead.
     """
-    if name not in PRESETS:
-        raise TrainingError(f"There is no preset {name!r}; there are {', '.join(PRESETS)}.")
+    known = presets()
+    if name not in known:
+        raise TrainingError(f"There is no preset {name!r}; there are {', '.join(known)}.")
     if "epochs" in changes:
         changes = {"steps": None, **changes}
-    return replace(PRESETS[name], **changes)
+    return replace(known[name], **changes)
 
 
 def train(
@@ -140,15 +199,6 @@ def train(
     **more: Any,
 ) -> Path:
     """Train the method that a configuration is for; arguments, result and errors as of `training.trainer.train`."""
+    from ..training import trainer
+
     return trainer.train(config, learner(config.method).objective, images, captions, backbone, output, **more)
-
-
-def check_methods(names: Sequence[str]) -> None:
-    """InputError unless all the methods are known: before a model is loaded for them."""
-    for name in names:
-        if name not in METHODS:
-            raise _unknown(name)
-
-
-def _unknown(name: str) -> InputError:
-    return InputError(f"There is no method {name!r}; available are: {', '.join(METHODS)}.")

@@ -19,6 +19,7 @@ from ..images.prefetch import prefetch
 from ..inversion import prompts
 from ..inversion.compose import encode_sentences
 from ..inversion.network import FineGrainedInversion
+from .queries import Queries
 
 if TYPE_CHECKING:
     from .explain import Explanation
@@ -140,23 +141,14 @@ class Model:
             prompts.check_text(text)
         if not images:
             return torch.zeros(0, self.encoder.joint_width)
-        return self.compose_features(self.features(images, batch_size), texts, batch_size=batch_size)
+        return self.compose_features(Queries(self.features(images, batch_size), texts), batch_size=batch_size)
 
     @torch.no_grad()
-    def compose_features(
-        self,
-        features: VisionFeatures,
-        texts: Sequence[str],
-        owner: Sequence[int] | None = None,
-        batch_size: int = 32,
-        allow_blank: bool = False,
-    ) -> Tensor:
-        """`compose` for images whose features are known; each image's pseudo-words are made once.
+    def compose_features(self, queries: Queries, *, batch_size: int = 32, allow_blank: bool = False) -> Tensor:
+        """`compose` for images whose features are known. Each image's pseudo-words are made once.
 
         Args:
-            features: of R images, image (R, D) and local (R, P, V).
-            texts: B modifications.
-            owner: the row of each text's image; None: text i belongs to image i.
+            queries: features of R reference images, and B modification texts.
             batch_size: images, and sentences, at a time.
             allow_blank: compose a blank text, too, as `Template.pseudo` says. Benchmarks have such.
 
@@ -164,13 +156,13 @@ class Model:
             (B, D) unit-length features.
 
         Raises:
-            InputError: if a text is blank, unless that is allowed.
+            InputError: if a text is blank and this is not allowed.
             ModelError: if the model has no inversion weights.
 
         """
         inversion = self.require_inversion()
-        texts = [prompts.check_text(text, allow_blank) for text in texts]
-        owner = range(len(texts)) if owner is None else owner
+        features, index = queries.features, queries.reference_index
+        texts = [prompts.check_text(text, allow_blank) for text in queries.texts]
         composed = torch.empty(len(texts), self.encoder.joint_width)
         for start in range(0, len(features.image), batch_size):
             stop = start + batch_size
@@ -178,11 +170,11 @@ class Model:
                 features.image[start:stop].to(self.encoder.device),
                 features.local[start:stop].float().to(self.encoder.device),
             )
-            asked = [place for place, row in enumerate(owner) if start <= row < stop]
-            for first in range(0, len(asked), batch_size):
-                block = asked[first : first + batch_size]
+            places = [place for place, row in enumerate(index) if start <= row < stop]
+            for first in range(0, len(places), batch_size):
+                block = places[first : first + batch_size]
                 sentences = [inversion.config.sentence(texts[place]) for place in block]
-                rows = torch.tensor([owner[place] - start for place in block])
+                rows = torch.tensor([index[place] - start for place in block])
                 composed[block] = encode_sentences(self.encoder, sentences, words, rows).cpu()
         return F.normalize(composed, dim=-1)
 

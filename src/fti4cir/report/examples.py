@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..evaluation.evaluate import labels
+from ..evaluation.results import labels
 from ..images.decode import open_image
 from .study import Study
 

@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ..evaluation.evaluate import labels
+from ..evaluation.results import labels
 from . import plots
 from .examples import Thumbnails, choose
 from .plots import Bar, Series

@@ -16,8 +16,9 @@ from torch import Tensor
 from ..benchmarks.base import Benchmark
 from ..errors import InputError
 from ..evaluation.caption_retrieval import COMPARED_BY, Descriptions, describe_retrieval
-from ..evaluation.evaluate import Evaluation, Progress, evaluate
-from ..features.cache import Say
+from ..evaluation.evaluate import evaluate
+from ..evaluation.gallery import Progress
+from ..evaluation.results import Evaluation
 from ..inversion.network import FineGrainedInversion
 from ..methods.base import Method
 from ..methods.fti4cir import Inversion
@@ -114,7 +115,6 @@ def measure(
     methods: Sequence[tuple[Method, Model]],
     progress: Progress | None = None,
     cache: Path | None = None,
-    say: Say | None = None,
     allow_unreadable: bool = False,
 ) -> Study:
     """`evaluation.evaluate.evaluate`, and in the same pass over the images what else a report shows.
@@ -126,7 +126,6 @@ def measure(
             latent attributes, the report says how the figures depend on these.
         progress: as there.
         cache: as there.
-        say: as there.
         allow_unreadable: as there.
 
     Raises:
@@ -144,12 +143,11 @@ def measure(
         found = evaluate(
             benchmark,
             models[0].encoder,
-            [*(method for method, _ in methods), *(Inversion(model.method, model) for model in cut)],
-            [model.name for model in (*models, *cut)],
-            progress,
-            cache,
-            say,
-            allow_unreadable,
+            methods=[*(method for method, _ in methods), *(Inversion(model.method, model) for model in cut)],
+            model=[model.name for model in (*models, *cut)],
+            progress=progress,
+            cache=cache,
+            allow_unreadable=allow_unreadable,
         )
     evaluations, limited = found[: len(methods)], found[len(methods) :]
     base = study(benchmark, evaluations)
@@ -178,7 +176,7 @@ def measure_descriptions(
     makers = [place for place, (name, model) in enumerate(methods) if _makes_attributes(name, model)]
     maker = methods[makers[0]][1] if makers else None
     with _counted(maker) as counts:
-        evaluations = describe_retrieval(descriptions, methods, progress)
+        evaluations = describe_retrieval(descriptions, methods, progress=progress)
     words = None
     if maker is not None:
         config = maker.require_inversion().config

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from ..evaluation.averages import differences
-from ..evaluation.evaluate import Evaluation, labels
 from ..evaluation.metrics import average_precision_at, recall_at
+from ..evaluation.results import Evaluation, labels
 from .study import Question, Study
 
 _CURVE_POINTS = 40
