@@ -230,9 +230,8 @@ def evaluate(
     else:
         if any(given is not None for given in (table, id_column, change, keep, template)):
             raise InputError(f"--table, --id, --change, --keep and --template are for attributes, not for {benchmark}.")
-        parts = published.load(
-            benchmark, root, split or "val", gallery=gallery, category=category, allow_missing=allow_missing
-        )
+        options = {name: value for name, value in (("gallery", gallery), ("category", category)) if value}
+        parts = published.load(benchmark, root, split, allow_missing=allow_missing, **options)
         if limit is not None:
             parts = [part.sample(limit, seed) for part in parts]
     _require_scorable(parts, root, submission)
@@ -259,7 +258,8 @@ def evaluate(
 
 def _require_scorable(parts: Sequence[Benchmark], root: Path, submission: Path | None) -> None:
     """InputError if there is nothing to search, or nothing could come of it."""
-    from ..benchmarks.submission import FORMS, plan
+    from ..benchmarks.registry import benchmarks
+    from ..benchmarks.submission import plan
 
     for part in parts:
         if not len(part.gallery):
@@ -267,7 +267,11 @@ def _require_scorable(parts: Sequence[Benchmark], root: Path, submission: Path |
         if submission is not None:
             plan(part, submission)
         elif not part.answers_known:
-            hint = "; --submission FILE writes a file for the benchmark's server" if part.name in FORMS else ""
+            hint = (
+                "; --submission FILE writes a file for the benchmark's server"
+                if part.name in (known := benchmarks()) and known[part.name].forms
+                else ""
+            )
             raise InputError(
                 f"The answers of {part.name}, split {part.split}, are hidden: it cannot be scored here{hint}."
             )
@@ -383,7 +387,8 @@ def verify(
     from ..benchmarks import registry as published
     from ..benchmarks.verify import verify as verify_
 
-    parts = published.load(benchmark, root, split or "val", gallery=gallery, category=category, allow_missing=True)
+    options = {name: value for name, value in (("gallery", gallery), ("category", category)) if value}
+    parts = published.load(benchmark, root, split, allow_missing=True, **options)
     with progress_bar("reading") as progress:
         verification = verify_(benchmark, parts, progress)
     if as_json:
