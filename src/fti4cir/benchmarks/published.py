@@ -61,7 +61,8 @@ class Published:
     summary: str
     """One line of help."""
     splits: tuple[str, ...]
-    """The splits that can be loaded; the first is the default."""
+    """The splits that can be loaded. The first is the default. Where there is a server, it alone has the
+    answers of the others."""
     load: Load
     options: tuple[Option, ...] = ()
     forms: tuple[Form, ...] = ()
