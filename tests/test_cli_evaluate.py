@@ -167,7 +167,6 @@ def test_missing_images(shop: Path, model: Path, capsys: pytest.CaptureFixture[s
         (["--image-weight", "0.4", "--method", "image"], "for the method sum only"),
         (["--seed", "4"], "give --limit"),
         (["--change", "size"], "no column 'size'"),
-        (["--split", "val"], "no splits"),
         (["--model", "gone"], "There is no model 'gone'"),
         (["--root", "gone"], "The root gone is not a folder"),
     ],
@@ -260,7 +259,17 @@ def test_a_template_without_a_place(shop: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_what_a_benchmark_needs(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.run(["evaluate", "attributes", "--root", str(shop)]) == 1
-    assert "needs --table, --id, --change and --template" in one_error_line(capsys)
+    assert cli.run(["evaluate", "attributes", "--root", str(shop)]) == 2
+    assert "Missing option '--table'" in one_error_line(capsys)
+    assert evaluate(shop, "--split", "val") == 2
+    assert "No such option: --split" in one_error_line(capsys)
+
+
+NAMES = "available are: circo, cirr, fashioniq, attributes, descriptions."
+
+
+def test_an_unknown_benchmark(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["evaluate", "coco", "--root", str(shop)]) == 2
-    assert "attributes" in one_error_line(capsys)
+    assert f"There is no benchmark 'coco'; {NAMES}" in one_error_line(capsys)
+    assert cli.run(["evaluate"]) == 2
+    assert f"Give a benchmark; {NAMES}" in one_error_line(capsys)

@@ -18,7 +18,7 @@ import fti4cir
 from fti4cir import cli
 from fti4cir.backbones import hub
 from fti4cir.captions import generate as captioning
-from fti4cir.cli import evaluating
+from fti4cir.cli import measuring
 from fti4cir.errors import ModelError
 from fti4cir.models import loading, names
 from fti4cir.training import trainer as training
@@ -77,7 +77,7 @@ def no_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(fti4cir, "load", load, raising=False)
     monkeypatch.setattr(hub, "snapshot", stop)
     monkeypatch.setattr(loading, "load_encoder", stop)
-    monkeypatch.setattr(evaluating, "load_models", stop)
+    monkeypatch.setattr(measuring, "load_models", stop)
     monkeypatch.setattr(training, "train", stop)
     monkeypatch.setattr(captioning, "caption_images", stop)
     monkeypatch.setattr("fti4cir.models.explain.write_html", lambda explanation, path: None)

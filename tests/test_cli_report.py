@@ -89,13 +89,9 @@ def test_descriptions(shop: Path, model: Path, tmp_path: Path, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        ([], "needs --table"),
-        (["--table", "captions.csv", "--split", "val"], "needs --root and --table only"),
-        (["--table", "captions.csv", "--submission", "x"], "No server takes predictions for descriptions"),
         (["--table", "captions.csv", "--method", "sum"], "'sum' describes no image"),
         (["--table", "gone.csv"], "--table: 'gone.csv' does not exist"),
         (["--table", "captions.csv", "--report", "table.csv"], "table.csv is a file; give another --report"),
-        (["--predictions", "x", "--report", "y"], "--report out"),
     ],
 )
 def test_mistakes(
@@ -109,3 +105,11 @@ def test_mistakes(
     monkeypatch.chdir(shop)
     assert evaluate("descriptions", "--root", shop, "--model", model, *more) == 1
     assert says in one_error_line(capsys)
+
+
+def test_descriptions_have_few_options(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate("descriptions", "--root", shop) == 2
+    assert "Missing option '--table'" in one_error_line(capsys)
+    for option in ("--split", "--submission", "--predictions", "--cache", "--captions", "--image-weight"):
+        assert evaluate("descriptions", "--root", shop, "--table", shop / "captions.csv", option, "x") == 2
+        assert f"No such option: {option}" in one_error_line(capsys)

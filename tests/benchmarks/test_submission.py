@@ -112,7 +112,7 @@ def test_circo_without_cocos_list_takes_any_number(tmp_path):
 
 
 def test_circo_with_cocos_list_takes_its_images_only(tmp_path, monkeypatch):
-    monkeypatch.setattr(circo, "GALLERY", COUNT)
+    monkeypatch.setattr(circo, "BENCHMARK", replace(circo.BENCHMARK, gallery_size=COUNT))
     benchmark = made_up("circo")
     whole, _ = rankings(benchmark)
     (file,) = submission.write(benchmark, whole, None, tmp_path / "mine.json")
@@ -231,7 +231,7 @@ def test_files_that_are_none(tmp_path):
 def test_only_benchmarks_with_a_server(tmp_path):
     benchmark = replace(made_up("circo"), name="fashioniq-dress")
     for use in (lambda: submission.plan(benchmark, tmp_path / "x"), lambda: submission.read(benchmark, tmp_path / "x")):
-        with pytest.raises(InputError, match=r"No server takes predictions for fashioniq-dress.* cirr and circo"):
+        with pytest.raises(InputError, match=r"No server takes predictions for fashioniq-dress.* circo and cirr"):
             use()
 
 

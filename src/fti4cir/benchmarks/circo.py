@@ -32,6 +32,7 @@ from .annotations import (
     unique_ids,
 )
 from .base import Benchmark, Query
+from .published import Form, Published
 
 SPLITS = ("val", "test")
 
@@ -158,3 +159,18 @@ def _query(entry: Entry, places: Places) -> Query:
         targets=tuple(dict.fromkeys(places(str(target), entry) for target in targets)),
         recall_targets=None if written_for is None else (places(str(written_for), entry),),
     )
+
+
+def _parts(root: str | os.PathLike[str], split: str, *, allow_missing: bool) -> tuple[Benchmark, ...]:
+    return (load(root, split, allow_missing=allow_missing),)
+
+
+BENCHMARK = Published(
+    name="circo",
+    summary="CIRCO: photographs of COCO, several right answers a query.",
+    splits=SPLITS,
+    load=_parts,
+    # As the benchmark's README, `src/evaluation.py` and examples have it.
+    forms=(Form(50, {}, numbers=True),),
+    gallery_size=GALLERY,
+)

@@ -30,11 +30,13 @@ from .annotations import (
     unique_ids,
 )
 from .base import Benchmark, Query
+from .published import Form, Published
 
 SPLITS = ("val", "test1")
 
 _CUTS = (1, 5, 10, 50)
 _SUBSET_CUTS = (1, 2, 3)
+_SERVER_LIMIT = 5_000_000  # bytes a file
 
 
 def load(root: str | os.PathLike[str], split: str = "val", *, allow_missing: bool = False) -> Benchmark:
@@ -113,3 +115,20 @@ def _query(entry: Entry, places: Places) -> Query:
         within=tuple(places(member, entry) for member in members if member != name),
         targets=() if target is None else (places(target, entry),),
     )
+
+
+def _parts(root: str | os.PathLike[str], split: str, *, allow_missing: bool) -> tuple[Benchmark, ...]:
+    return (load(root, split, allow_missing=allow_missing),)
+
+
+BENCHMARK = Published(
+    name="cirr",
+    summary="CIRR: everyday photographs, in groups of six similar ones.",
+    splits=SPLITS,
+    load=_parts,
+    # As the benchmark's `Test-split_server.md` and its examples have them.
+    forms=(
+        Form(50, {"version": "rc2", "metric": "recall"}, limit=_SERVER_LIMIT),
+        Form(3, {"version": "rc2", "metric": "recall_subset"}, within=True, limit=_SERVER_LIMIT),
+    ),
+)

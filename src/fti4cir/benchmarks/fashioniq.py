@@ -27,8 +27,10 @@ from .annotations import (
     require_root,
 )
 from .base import Benchmark, Query
+from .published import Option, Published
 
 CATEGORIES = ("dress", "shirt", "toptee")
+SPLITS = ("val",)
 
 GalleryChoice = Literal["split", "union"]
 """`split`: all images of the category's split list. `union`: those that are a query's reference or target, which is
@@ -59,7 +61,7 @@ def load(
         allow_missing: go on with the images that are there; `Gallery.missing` then names the others.
 
     Raises:
-        InputError: if the category or the split is not to be had, an annotation file cannot be read or makes no sense,
+        InputError: if there is no such category or split, an annotation file cannot be read or makes no sense,
             or images are missing.
     """
     root = Path(root)
@@ -68,8 +70,8 @@ def load(
         raise InputError(f"FashionIQ has no category {category!r}; it has: {', '.join(CATEGORIES)}.")
     if split == "test":
         raise InputError("The answers of FashionIQ's split test were never published, so it cannot be scored; use val.")
-    if split != "val":
-        raise InputError(f"FashionIQ has no split {split!r} to be scored on; it has: val.")
+    if split not in SPLITS:
+        raise InputError(f"FashionIQ has no split {split!r} to be scored on; it has: {', '.join(SPLITS)}.")
 
     entries = read_entries(
         root / "captions" / f"cap.{category}.{split}.json", {"candidate": str, "target": str, "captions": list}
@@ -115,3 +117,33 @@ def _query(entry: Entry, places: Places) -> Query:
         within=None,
         targets=(places(entry.fields["target"], entry),),
     )
+
+
+def _parts(
+    root: str | os.PathLike[str],
+    split: str,
+    *,
+    allow_missing: bool,
+    gallery: GalleryChoice = "split",
+    category: str | None = None,
+) -> tuple[Benchmark, ...]:
+    """The three categories, or one of them."""
+    chosen = CATEGORIES if category is None else (category,)
+    return tuple(load(root, one, split, gallery=gallery, allow_missing=allow_missing) for one in chosen)
+
+
+BENCHMARK = Published(
+    name="fashioniq",
+    summary="FashionIQ: dresses, shirts and tops, two captions a query.",
+    splits=SPLITS,
+    load=_parts,
+    options=(
+        Option(
+            "gallery",
+            ("split", "union"),
+            "Search all images of the split, or only the queries' references and targets.",
+            default="split",
+        ),
+        Option("category", CATEGORIES, "This category only.", default="all three"),
+    ),
+)

@@ -1,43 +1,61 @@
-"""Published benchmarks by name."""
+"""Published benchmarks by name, as the modules of this package register them."""
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
+import sys
 
 from ..errors import InputError
-from . import circo, cirr, fashioniq
 from .base import Benchmark
-from .fashioniq import GalleryChoice
+from .published import Published
+
+
+def benchmarks() -> dict[str, Published]:
+    """All published benchmarks by name, in the alphabet's order: the records `BENCHMARK` of this package's modules.
+
+    Modules are looked for at each call, so that a folder which is added to the package's `__path__` counts.
+    """
+    package = sys.modules[__package__]
+    modules = [importlib.import_module(f"{__package__}.{one.name}") for one in pkgutil.iter_modules(package.__path__)]
+    records = [module.BENCHMARK for module in modules if hasattr(module, "BENCHMARK")]
+    return {one.name: one for one in sorted(records, key=lambda one: one.name)}
+
+
+def get(name: str) -> Published:
+    """The benchmark of that name. InputError if there is none."""
+    known = benchmarks()
+    if name not in known:
+        raise InputError(f"There is no benchmark {name!r}; available are: {', '.join(known)}.")
+    return known[name]
 
 
 def load(
     name: str,
     root: str | os.PathLike[str],
-    split: str = "val",
+    split: str | None = None,
     *,
-    gallery: GalleryChoice | None = None,
-    category: str | None = None,
     allow_missing: bool = False,
+    **options: str,
 ) -> tuple[Benchmark, ...]:
     """A benchmark in its parts, each with a gallery of its own: the three categories of FashionIQ, else one part.
 
     Args:
-        name: `fashioniq`, `cirr` or `circo`.
+        name: of the benchmark.
         root: the benchmark's folder.
-        split: `val`, or where there is one a split whose answers are hidden.
-        gallery: for `fashioniq`; see `fashioniq.GalleryChoice`.
-        category: for `fashioniq`: this one only.
+        split: one of `Published.splits`; by default the first.
         allow_missing: go on with the images that are there.
+        options: values of `Published.options`.
 
     Raises:
-        InputError: if the benchmark has no such part, or cannot be loaded.
+        InputError: if there is no such benchmark, it has no such split or option, or it cannot be loaded.
     """
-    if name == "fashioniq":
-        chosen = fashioniq.CATEGORIES if category is None else (category,)
-        return tuple(
-            fashioniq.load(root, one, split, gallery=gallery or "split", allow_missing=allow_missing) for one in chosen
-        )
-    if gallery is not None or category is not None:
-        raise InputError(f"The benchmark {name} has one gallery; --gallery and --category are for fashioniq.")
-    load_one = {"cirr": cirr.load, "circo": circo.load}[name]
-    return (load_one(root, split, allow_missing=allow_missing),)
+    published = get(name)
+    known = {one.name: one for one in published.options}
+    for option, value in options.items():
+        if option not in known:
+            raise InputError(f"The benchmark {name} has no option {option!r}.")
+        if value not in known[option].choices:
+            raise InputError(f"{name}: {option} is one of {', '.join(known[option].choices)}, not {value!r}.")
+    return published.load(root, split or published.splits[0], allow_missing=allow_missing, **options)

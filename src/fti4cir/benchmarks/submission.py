@@ -1,9 +1,7 @@
 """Files of predictions: what the servers of CIRR and CIRCO take, written and checked.
 
-A file is a JSON object: for each query's id, as text, the images that it found, best first. CIRR's server scores
-recall and recall within the group from two files, which say which they are; names are those of the split file, without
-an extension. CIRCO's takes one, with COCO's ids as numbers. Sources: `Test-split_server.md` of CIRR, the README and
-`src/evaluation.py` of CIRCO, and the examples of both.
+A file is a JSON object: for each query's id, as text, the images that it found, best first. What else a server asks
+of a file, the benchmark's `Published.forms` says.
 
 Whatever a server would refuse is refused here, before a file is written or after one is read: its answer may be hours
 away, and the number of tries limited.
@@ -14,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,42 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from . import circo
+from ..files import replacing
+from . import registry
 from .base import Benchmark
+from .published import Form
 
 _SHOWN = 5  # queries that an error names
-
-
-@dataclass(frozen=True)
-class Form:
-    """One kind of file that a benchmark's server takes."""
-
-    count: int
-    """Predictions a query."""
-    metadata: Mapping[str, str]
-    """Entries of the file besides the queries."""
-    within: bool = False
-    """Whether predictions are confined to `Query.within`."""
-    numbers: bool = False
-    """Whether images are called by numbers instead of names."""
-    limit: int | None = None
-    """The largest file that is taken, in bytes."""
-
-    def of(self, name: str) -> str | int:
-        """An image of the gallery as the file names it."""
-        return int(name) if self.numbers else name
-
-
-_CIRR_LIMIT = 5_000_000
-
-FORMS: dict[str, tuple[Form, ...]] = {
-    "cirr": (
-        Form(50, {"version": "rc2", "metric": "recall"}, limit=_CIRR_LIMIT),
-        Form(3, {"version": "rc2", "metric": "recall_subset"}, within=True, limit=_CIRR_LIMIT),
-    ),
-    "circo": (Form(50, {}, numbers=True),),
-}
-"""The files that make up a submission, by the benchmark's name."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +44,11 @@ class Predictions:
 
 def require_server(benchmark: str, option: str) -> tuple[Form, ...]:
     """The forms of a benchmark by its name; InputError that names the option if no server takes any."""
-    if benchmark not in FORMS:
-        raise InputError(f"No server takes predictions for {benchmark}; {option} is for {' and '.join(FORMS)}.")
-    return FORMS[benchmark]
+    known = registry.benchmarks()
+    if benchmark in known and known[benchmark].forms:
+        return known[benchmark].forms
+    served = [name for name, one in known.items() if one.forms]
+    raise InputError(f"No server takes predictions for {benchmark}; {option} is for {' and '.join(served)}.")
 
 
 def plan(benchmark: Benchmark, path: str | os.PathLike[str], lost: Collection[int] = ()) -> tuple[Path, ...]:
@@ -162,8 +133,8 @@ def write(
 def read(benchmark: Benchmark, path: str | os.PathLike[str]) -> Predictions:
     """Read a file of predictions, which need not have been made here, and check it. No images are needed.
 
-    Without COCO's list of images, nobody can say which of CIRCO's predictions are in the gallery: any number then
-    passes for an image of it, and the protocol says so.
+    Without the list of a gallery, as of CIRCO's without COCO's, nobody can say which predictions are in it: any number
+    then passes for an image of it, and the protocol says so.
 
     Args:
         benchmark: all queries of a split; all images of its gallery may be missing.
@@ -180,9 +151,10 @@ def read(benchmark: Benchmark, path: str | os.PathLike[str]) -> Predictions:
     form = _form(content, forms, benchmark, path)
     places = _places(benchmark, form)
     protocol, pictures = f"the predictions in {path.name}", len(places)
-    if benchmark.name == "circo" and pictures < circo.GALLERY:
-        pictures = circo.GALLERY
-        protocol += "; that they are in the gallery is not checked, for COCO's whole list of it is not there"
+    size = registry.get(benchmark.name).gallery_size
+    if size is not None and pictures < size:
+        pictures = size
+        protocol += "; that they are in the gallery is not checked, because the whole list of it is not there"
         unlisted = [picture for picture in _numbers(content) if picture not in places]
         missing = (*benchmark.gallery.missing, *map(str, unlisted))
         benchmark = replace(benchmark, gallery=replace(benchmark.gallery, missing=missing))
@@ -198,7 +170,7 @@ def _places(benchmark: Benchmark, form: Form) -> dict[str | int, int]:
 
 
 def _numbers(content: Mapping[str, Any]) -> list[int]:
-    """All that may be the id of an image in COCO, each once."""
+    """All that may be the number of an image, each once."""
     lists = [found for found in content.values() if isinstance(found, list)]
     return list(dict.fromkeys(picture for found in lists for picture in found if type(picture) is int and picture > 0))
 
@@ -309,18 +281,13 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _replace_all(paths: Sequence[Path], texts: Sequence[str]) -> None:
-    """Write files beside where they belong, all of them, and only then put them there."""
-    beside = [path.with_name(f"{path.name}.tmp") for path in paths]
+    """Write all files, and only then put them where they belong."""
     try:
-        for partial, text in zip(beside, texts, strict=True):
-            with open(partial, "w", encoding="utf-8") as file:
-                file.write(text)
+        with ExitStack() as stack:
+            for path, text in zip(paths, texts, strict=True):
+                file = stack.enter_context(replacing(path))
+                file.write(text.encode())
                 file.flush()
-                os.fsync(file.fileno())
-        for partial, path in zip(beside, paths, strict=True):
-            partial.replace(path)
+                os.fsync(file.fileno())  # a full disk is found before the first file is replaced
     except OSError as error:
         raise InputError(f"The submission {paths[0]} cannot be written: {error.strerror}.") from error
-    finally:
-        for partial in beside:
-            partial.unlink(missing_ok=True)

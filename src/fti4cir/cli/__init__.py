@@ -7,7 +7,6 @@ to stderr.
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 import traceback
@@ -17,13 +16,15 @@ from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from ..errors import FtiError, InputError
-from ..escaping import is_utf8
-from .evaluating import evaluate, verify
+from ..errors import FtiError
+from .commands import checked
+from .evaluating import evaluate
 from .searching import demo, explain, index, search
 from .terminal import fail, is_first, note, open_streams, say
 from .training import caption, convert, train
+from .verifying import verify
 
 DEBUG = "FTI4CIR_DEBUG"
 """The environment variable that asks for the traceback of whatever goes wrong."""
@@ -34,7 +35,7 @@ INTERRUPTED = 130
 READER_GONE = 141
 """Where nobody reads the output any more, as in `fti4cir ... | head -1`: likewise, of SIGPIPE."""
 
-COMMANDS: dict[str, Callable[..., None]] = {
+COMMANDS: dict[str, Callable[..., None] | typer.Typer] = {
     "index": index,
     "search": search,
     "explain": explain,
@@ -63,28 +64,25 @@ def _top(
     """Composed image retrieval: find me this image, but ..."""
 
 
-def _checked(command: Callable[..., None]) -> Callable[..., None]:
-    """The command, which refuses a text that is no text; paths may hold any bytes."""
+class _InOrder(TyperGroup):
+    """Commands in the order of the table; Typer has groups after all others."""
 
-    @functools.wraps(command)
-    def checked(**given: Any) -> None:
-        for name, value in given.items():
-            for text in value if isinstance(value, list) else [value]:
-                if isinstance(text, str) and not is_utf8(text):
-                    raise InputError(f"The {name.replace('_', '-')} is not valid UTF-8: '{text}'; type it again.")
-        command(**given)
-
-    return checked
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
 
 
 app = typer.Typer(
+    cls=_InOrder,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.callback()(_top)
 for _name, _command in COMMANDS.items():
-    app.command(_name)(_checked(_command))
+    if isinstance(_command, typer.Typer):
+        app.add_typer(_command, name=_name)
+    else:
+        app.command(_name)(checked(_command))
 
 
 def run(arguments: Sequence[str]) -> int:
