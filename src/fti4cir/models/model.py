@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,11 +16,11 @@ from ..images.decode import Source, check_images, open_image
 from ..inversion import prompts
 from ..inversion.compose import encode_sentences
 from ..inversion.network import FineGrainedInversion
-
-if TYPE_CHECKING:
-    from .explain import Explanation
+from .explain import Explanation, explain
 
 Picture = Source
+_EXPLAINED_SIZE = 640
+"""In pixels. A larger image may be decoded smaller for an explanation, but with no side shorter than this."""
 
 
 class Model:
@@ -175,17 +176,22 @@ class Model:
         return F.normalize(composed, dim=-1)
 
     def explain(self, image: Picture) -> Explanation:
-        """Which pseudo-words the image gets, what they are near to, and where each one looked.
+        """Which pseudo-words the image gets, which real words are nearest to them, and where each one looked.
 
         Raises:
             ImageError: if the image cannot be read.
             ModelError: if the model has no inversion weights.
 
         """
-        # Imported here, for only this one of all uses of a model needs it.
-        from .explain import explain
-
-        return explain(self, image)
+        inversion = self.require_inversion()
+        return explain(
+            self.encoder,
+            inversion,
+            image=open_image(image, at_least=_EXPLAINED_SIZE),
+            features=self.features([image]),
+            model=self.name,
+            source=Path(image).name if isinstance(image, str | Path) else "",
+        )
 
     def require_inversion(self) -> FineGrainedInversion:
         """The inversion network; ModelError with the mend if there is none."""
