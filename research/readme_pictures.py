@@ -19,7 +19,8 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 import fti4cir
 from fti4cir.images.decode import open_image
-from fti4cir.models.explain import Explanation, heat_overlay
+from fti4cir.models.explain import Explanation
+from fti4cir.report.heat import heat_overlay
 from fti4cir.search.indexing import index_folder, store_for
 from fti4cir.search.searcher import Result, Searcher
 
@@ -145,15 +146,15 @@ def explanation_image(explanation: Explanation) -> Image.Image:
             part = ", ".join(nearest[2 * line : 2 * line + 2])
             draw.text((x, y + 20 + 21 * line), part, fill=INK, font=font(16), anchor="ma")
 
-    picture = explanation.picture
-    sheet.paste(tile(picture, side), (MARGIN, MARGIN))
+    image = explanation.image
+    sheet.paste(tile(image, side), (MARGIN, MARGIN))
     subject = [near.word for near in explanation.subject[:4]]
     words(MARGIN + side / 2, MARGIN + side + 6, "subject: nearest words", subject)
     for number, one in enumerate(attributes):
         row, column = divmod(number, columns)
         x, y = MARGIN + side + GAP + column * (TILE + GAP), MARGIN + row * (TILE + text)
-        over = heat_overlay(one.heat, picture, TILE - 16)
-        under = picture.resize(over.size, Image.Resampling.LANCZOS).convert("RGBA")
+        over = heat_overlay(one.heat, image, size=TILE - 16)
+        under = image.resize(over.size, Image.Resampling.LANCZOS).convert("RGBA")
         heated = Image.alpha_composite(under, over).convert("RGB")
         sheet.paste(tile(heated), (x, y))
         nearest = [near.word for near in one.nearest[:4]]

@@ -599,7 +599,7 @@ def test_explain_writes_what_it_is_asked_for(
     monkeypatch.setattr(model, "explain", lambda path: Explanation(), raising=False)
     monkeypatch.setattr(fti4cir, "load", lambda name: model, raising=False)
     monkeypatch.setattr(
-        "fti4cir.models.explain.write_html", lambda explanation, path: path.write_text(str(explanation))
+        "fti4cir.report.explanation.write_html", lambda explanation, path: path.write_text(str(explanation))
     )
     assert run("explain", photos / "red.jpg") == 0
     assert capsys.readouterr().out == "3 attributes\n"

@@ -80,7 +80,7 @@ def no_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(measuring, "load_models", stop)
     monkeypatch.setattr(training, "train", stop)
     monkeypatch.setattr(captioning, "caption_images", stop)
-    monkeypatch.setattr("fti4cir.models.explain.write_html", lambda explanation, path: None)
+    monkeypatch.setattr("fti4cir.report.explanation.write_html", lambda explanation, path: None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 

@@ -1,32 +1,26 @@
-"""What `explain` tells, and where the heat lies on the image."""
+"""What `explain` computes, and the cache of real words."""
 
-import html.parser
 import json
-import re
 import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import platformdirs
 import pytest
 import torch
-from PIL import Image
 
 from fti4cir.backbones.clip import ClipEncoder
-from fti4cir.errors import InputError, ModelError
-from fti4cir.images.preprocess import square
+from fti4cir.errors import ModelError
 from fti4cir.inversion.compose import encode_sentences
 from fti4cir.inversion.prompts import Sentence, Slot
-from fti4cir.models.explain import heat_overlay, seen_box, write_html
 from fti4cir.models.model import Model
 from tinyclip import WORDS, clip_folder, encoder, picture, random_inversion
 
 __all__ = ["clip_folder", "encoder"]
 
 
-TELLING = [word for word in WORDS if word not in {"with", "but"}]
+DESCRIPTIVE = [word for word in WORDS if word not in {"with", "but"}]
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +33,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the process were a new one."""
-    monkeypatch.setattr("fti4cir.models.explain._WORDS", weakref.WeakKeyDictionary())
+    monkeypatch.setattr("fti4cir.models.real_words._WORDS", weakref.WeakKeyDictionary())
 
 
 @pytest.fixture
@@ -51,7 +45,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[Sentence]:
         collected.extend(sentence for sentence in sentences if len(sentence) == 1)
         return encode_sentences(encoder, sentences, *others)
 
-    monkeypatch.setattr("fti4cir.models.explain.encode_sentences", encode)
+    monkeypatch.setattr("fti4cir.models.real_words.encode_sentences", encode)
     return collected
 
 
@@ -82,15 +76,15 @@ def test_nearest_words(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
         replace(words, attributes=words.attributes[:, place, None], counts=torch.tensor([1]))
         for place in range(int(words.counts[0]))
     ]
-    told = [explanation.subject, *(attribute.nearest for attribute in explanation.attributes)]
+    shown = [explanation.subject, *(attribute.nearest for attribute in explanation.attributes)]
     asked = [(words, "a photo of", Slot.SUBJECT), *((one, "a photo with", Slot.ATTRIBUTES) for one in alone)]
     assert len(asked) > 1
-    for nearest, (pseudo, text, slot) in zip(told, asked, strict=True):
-        real = encode_sentences(model.encoder, [(f"{text} {word}",) for word in TELLING])
+    for nearest, (pseudo, text, slot) in zip(shown, asked, strict=True):
+        real = encode_sentences(model.encoder, [(f"{text} {word}",) for word in DESCRIPTIVE])
         query = encode_sentences(model.encoder, [(text, slot)], pseudo)[0]
         cosines = torch.cosine_similarity(real - real.mean(dim=0), query - real.mean(dim=0))
         best = cosines.argsort(descending=True)[:5].tolist()
-        assert [near.word for near in nearest] == [TELLING[place] for place in best]
+        assert [near.word for near in nearest] == [DESCRIPTIVE[place] for place in best]
         assert [near.similarity for near in nearest] == pytest.approx(cosines[best].tolist(), abs=0.005)
 
 
@@ -98,7 +92,7 @@ def test_words_are_encoded_once(
     model: Model, cache: Path, encoded: list[Sentence], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = model.explain(picture())
-    assert encoded == [(f"a photo {word} {one}",) for word in ("of", "with") for one in TELLING]
+    assert encoded == [(f"a photo {word} {one}",) for word in ("of", "with") for one in DESCRIPTIVE]
     assert [file.name for file in cache.iterdir()] == [f"{model.encoder.fingerprint}.safetensors"]
     encoded.clear()
     model.explain(picture())
@@ -120,7 +114,7 @@ def test_a_bad_cache_is_made_again(
         forget(monkeypatch)
         encoded.clear()
         assert model.explain(picture()).to_json() == first.to_json()
-        assert len(encoded) == 2 * len(TELLING)
+        assert len(encoded) == 2 * len(DESCRIPTIVE)
         forget(monkeypatch)
         encoded.clear()
         model.explain(picture())
@@ -155,101 +149,20 @@ def test_vocabulary_without_words(model: Model, monkeypatch: pytest.MonkeyPatch)
 
 def test_json(model: Model, tmp_path: Path) -> None:
     picture().save(tmp_path / "a.png")
-    told = json.loads(json.dumps(model.explain(tmp_path / "a.png").to_json()))
-    assert told["model"] == "tiny"
-    assert told["source"] == "a.png"
-    assert len(told["subject"]["nearest"]) == 5
-    assert len(told["relevance"]) == 6
-    assert len(told["attributes"][0]["heat"]) == 4
+    summary = json.loads(json.dumps(model.explain(tmp_path / "a.png").to_json()))
+    assert summary["model"] == "tiny"
+    assert summary["source"] == "a.png"
+    assert len(summary["subject"]["nearest"]) == 5
+    assert len(summary["relevance"]) == 6
+    assert len(summary["attributes"][0]["heat"]) == 4
 
 
-@pytest.mark.parametrize("size", [(100, 100), (120, 100), (100, 160), (300, 100), (90, 400)], ids=str)
-def test_seen_box_is_what_the_model_sees(size: tuple[int, int]) -> None:
-    """An image whose colours tell the place, through the real preprocessing and back."""
-    width, height = size
-    x, y = np.meshgrid(np.linspace(50, 250, width), np.linspace(50, 250, height))
-    image = Image.fromarray(np.stack([x, y, np.full_like(x, 255)], axis=-1).round().astype(np.uint8))
-    seen = np.asarray(square(image, 64), dtype=float)
-    left, top, right, bottom = seen_box(image)
-    inside = 0
-    for row in range(4, 64, 8):
-        for column in range(4, 64, 8):
-            red, green, blue = seen[row, column]
-            place_x = left + (column + 0.5) / 64 * (right - left)
-            place_y = top + (row + 0.5) / 64 * (bottom - top)
-            if blue < 128:  # padding
-                assert not (2 < place_x < width - 2 and 2 < place_y < height - 2)
-                continue
-            if seen[row - 3 : row + 4, column - 3 : column + 4, 2].min() == 255:  # away from the padding's blurred edge
-                inside += 1
-                assert (red - 50) / 200 * (width - 1) == pytest.approx(place_x - 0.5, abs=1 + width / 64)
-                assert (green - 50) / 200 * (height - 1) == pytest.approx(place_y - 0.5, abs=1 + height / 64)
-    assert inside > 10
-
-
-@pytest.mark.parametrize("size", [(40, 40), (80, 40), (30, 90)], ids=str)
-def test_overlay_is_hot_where_the_heat_is(size: tuple[int, int]) -> None:
-    heat = np.zeros((4, 4), dtype=np.float32)
-    heat[1, 2] = 1
-    image = picture(size=size)
-    overlay = heat_overlay(heat, image)
-    assert overlay.mode == "RGBA"
-    assert overlay.width / overlay.height == pytest.approx(size[0] / size[1], rel=0.02)
-    left, top, right, bottom = seen_box(image)
-    brightness = np.asarray(overlay)[:, :, :3].sum(axis=-1, dtype=int)
-    row, column = np.unravel_index(brightness.argmax(), brightness.shape)
-    scale = overlay.width / size[0]
-    assert column / scale == pytest.approx(left + 2.5 / 4 * (right - left), abs=(right - left) / 8)
-    assert row / scale == pytest.approx(top + 1.5 / 4 * (bottom - top), abs=(bottom - top) / 8)
-
-
-def test_even_heat() -> None:
-    overlay = np.asarray(heat_overlay(np.full((4, 4), 1 / 16, dtype=np.float32), picture(size=(40, 40))))
-    assert (overlay == overlay[0, 0]).all()
-
-
-class Page(html.parser.HTMLParser):
-    """Collects tags, and fails on ones that are not closed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        if tag not in {"meta", "img", "input", "hr"}:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
-def test_page(model: Model, tmp_path: Path) -> None:
-    picture(size=(90, 40)).save(tmp_path / "a <b> & c.png")
-    explanation = model.explain(tmp_path / "a <b> & c.png")
-    write_html(explanation, tmp_path / "page.html")
-    text = (tmp_path / "page.html").read_text(encoding="utf-8")
-    page = Page()
-    page.feed(text)
-    assert page.open == []
-    assert page.tags.count("img") == len(explanation.attributes)
-    assert "a &lt;b&gt; &amp; c.png" in text
-    # Self-contained: every address is an image inside the file, and nothing runs.
-    assert "<script" not in text
-    assert not re.search(r"(?:src|href)=\"(?!data:image/)|url\((?!data:image/)|@import", text)
-
-
-def test_page_without_attributes(encoder: ClipEncoder, tmp_path: Path) -> None:
-    explanation = Model(encoder, random_inversion(max_attributes=0), "subject only").explain(picture())
-    assert explanation.attributes == ()
-    write_html(explanation, tmp_path / "page.html")
-    assert "<figure>" not in (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "one pseudo-word" in str(explanation)
-
-
-def test_failures(model: Model, encoder: ClipEncoder, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be written"):
-        write_html(model.explain(picture()), tmp_path / "no" / "page.html")
+def test_a_model_without_inversion(encoder: ClipEncoder) -> None:
     with pytest.raises(ModelError, match="no inversion weights"):
         Model(encoder, None, "bare").explain(picture())
+
+
+def test_subject_alone(encoder: ClipEncoder) -> None:
+    explanation = Model(encoder, random_inversion(max_attributes=0), "subject only").explain(picture())
+    assert explanation.attributes == ()
+    assert "one pseudo-word" in str(explanation)

@@ -14,6 +14,7 @@ from fti4cir.models import loading
 from fti4cir.search.collection import Collection, Results
 from fti4cir.search.searcher import Result
 from fti4cir.search.store import Store
+from htmlpage import Page
 from standin import ColourModel, save_colour
 
 
@@ -118,6 +119,7 @@ def test_a_notebook_shows_images(folder: Path) -> None:
     assert f"1. {results[0].score:.3f}" in shown
     assert "&lt;b&gt;&amp;.png" in shown
     assert "<b>" not in shown
+    Page(shown)
     gone = Results([Result(folder / "gone.png", 0.5)])._repr_html_()
     assert "1. 0.500<br>gone.png" in gone
     assert "<img" not in gone

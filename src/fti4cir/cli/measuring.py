@@ -82,9 +82,7 @@ def measured(
                 )  # fmt: skip
                 each.append(found)
                 continue
-            study = measure(
-                part, methods, progress=progress, cache=cache, allow_unreadable=output.allow_missing
-            )
+            study = measure(part, methods, progress=progress, cache=cache, allow_unreadable=output.allow_missing)
         each.append(list(study.evaluations))
         # Parts have a gallery each, and so a page each.
         folder = output.report if len(parts) == 1 else output.report / part.name.removeprefix(f"{benchmark}-")

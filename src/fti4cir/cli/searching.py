@@ -137,13 +137,13 @@ def explain(
     model: ModelOption = DEFAULT_MODEL,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what the model makes of an image: its pseudo-words, and where each one looked."""
+    """Show what the model sees in an image: its pseudo-words, and where each one looked."""
     _require_image(image)
     if output is not None:
         require_file_place(output, "--output")
     explanation = load_model(model).explain(image)
     if output is not None:
-        from ..models.explain import write_html
+        from ..report.explanation import write_html
 
         write_html(explanation, output)
         note(f"written: {output}")

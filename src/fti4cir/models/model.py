@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from PIL import Image
@@ -19,10 +19,11 @@ from ..images.prefetch import prefetch
 from ..inversion import prompts
 from ..inversion.compose import encode_sentences
 from ..inversion.network import FineGrainedInversion
+from .explain import Explanation, explain
 from .queries import Queries
 
-if TYPE_CHECKING:
-    from .explain import Explanation
+_EXPLAINED_SIZE = 640
+"""In pixels. A larger image may be decoded smaller for an explanation, but with no side shorter than this."""
 
 
 class Model:
@@ -186,10 +187,15 @@ class Model:
             ModelError: if the model has no inversion weights.
 
         """
-        # Imported here, because no other use of a model needs it.
-        from .explain import explain
-
-        return explain(self, image)
+        inversion = self.require_inversion()
+        return explain(
+            self.encoder,
+            inversion,
+            image=open_image(image, at_least=_EXPLAINED_SIZE),
+            features=self.features([image]),
+            model=self.name,
+            source=Path(image).name if isinstance(image, str | Path) else "",
+        )
 
     def require_inversion(self) -> FineGrainedInversion:
         """The inversion network; ModelError that says how to train one if there is none."""

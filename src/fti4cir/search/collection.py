@@ -7,15 +7,14 @@ photos.search("shirt.jpg", text="in red")
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast, overload
+from typing import TYPE_CHECKING, NamedTuple, cast, overload
 
 from ..errors import FtiError, InputError
+from ..escaping import escape
 from ..files import require_folder
+from ..html import data_uri, render
 from ..images.decode import ImageSource, open_image
 from . import indexing
 from .choice import model_of_folder, model_of_store
@@ -58,9 +57,8 @@ class Results(Sequence[Result]):
         return "\n".join(f"{result.score:.3f}  {result.path}" for result in self) or "no results"
 
     def _repr_html_(self) -> str:
-        """Small images in rows, each with its rank, score and name. An image that is gone is its name alone."""
-        cells = "".join(_cell(rank, result) for rank, result in enumerate(self, start=1))
-        return f'<div style="display: flex; flex-wrap: wrap; gap: 12px">{cells or "no results"}</div>'
+        """Small images in rows, each with its rank, score and name. An image that is gone is shown by its name."""
+        return render("results.html.j2", side=_THUMBNAIL, cells=[_cell(result) for result in self])
 
     def to_pandas(self) -> DataFrame:
         """A table with the columns `rank` (from 1), `path` (text) and `score`; InputError where pandas is missing."""
@@ -173,16 +171,20 @@ def open(source: str | Path, model: str | Path | None = None, *, update: bool = 
     return collection
 
 
-def _cell(rank: int, result: Result) -> str:
-    name = html.escape(result.path.name)
-    caption = f"{rank}. {result.score:.3f}<br>{name}"
+class _Cell(NamedTuple):
+    """A result as a notebook shows it."""
+
+    score: float
+    name: str
+    image: str | None
+    """A `data:` address; None for an image that cannot be read."""
+
+
+def _cell(result: Result) -> _Cell:
+    name = escape(result.path.name)
     try:
         image = open_image(result.path, at_least=_THUMBNAIL)
-    except FtiError:  # it was deleted after it was indexed, say: the name still tells which
-        return f'<figure style="margin: 0">{caption}</figure>'
+    except FtiError:  # the image was deleted after it was indexed, for example; its name still says which it was
+        return _Cell(result.score, name, None)
     image.thumbnail((_THUMBNAIL, _THUMBNAIL))
-    content = io.BytesIO()
-    image.save(content, "JPEG", quality=85)
-    data = base64.b64encode(content.getvalue()).decode()
-    picture = f'<img alt="{name}" src="data:image/jpeg;base64,{data}">'
-    return f'<figure style="margin: 0">{picture}<figcaption>{caption}</figcaption></figure>'
+    return _Cell(result.score, name, data_uri(image, quality=85))
