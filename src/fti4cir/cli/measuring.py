@@ -63,7 +63,7 @@ def measured(
     parts: Sequence[Benchmark],
     *,
     methods: Sequence[tuple[Method, Model]],
-    cache: Path | None,
+    composing: ComposingOptions,
     output: OutputOptions,
 ) -> list[list[Evaluation]]:
     """For each part the evaluations of all methods; where a report is asked for, its pages are written."""
@@ -71,6 +71,7 @@ def measured(
     from ..report import measure
     from ..report import write as write_report
 
+    cache, allow_missing = composing.cache, composing.allow_missing
     each = []
     for part in parts:
         with progress_bar("encoding") as progress:
@@ -78,11 +79,9 @@ def measured(
                 alone = [one for one, _ in methods]
                 called = [one.name for _, one in methods]
                 encoder = methods[0][1].encoder
-                each.append(evaluate(part, encoder, alone, called, progress, cache, note, output.allow_missing))
+                each.append(evaluate(part, encoder, alone, called, progress, cache, note, allow_missing))
                 continue
-            study = measure(
-                part, methods, progress=progress, cache=cache, say=note, allow_unreadable=output.allow_missing
-            )
+            study = measure(part, methods, progress=progress, cache=cache, say=note, allow_unreadable=allow_missing)
         each.append(list(study.evaluations))
         # Parts have a gallery each, and so a page each.
         folder = output.report if len(parts) == 1 else output.report / part.name.removeprefix(f"{benchmark}-")
