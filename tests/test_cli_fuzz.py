@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 import typer.main
@@ -24,7 +24,17 @@ from fti4cir.models import loading, names
 from fti4cir.training import trainer as training
 from standin import ColourModel, save_colour
 
-COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+
+def leaves(command: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    """All commands below a command that have no subcommands, by what a user types."""
+    if not hasattr(command, "list_commands"):
+        return {path: command}
+    context = typer.Context(command)
+    below = {name: command.get_command(context, name) for name in command.list_commands(context)}
+    return {leaf: one for name, sub in below.items() for leaf, one in leaves(sub, (*path, name)).items()}
+
+
+COMMANDS = leaves(typer.main.get_command(cli.app))
 # Controls that would act on a terminal, and the marks that turn the direction of writing.
 RAW = {chr(code) for code in [*range(32), *range(127, 160), 0x202E, 0x2066]} - {"\n"}
 ODD_NAMES = [
@@ -116,9 +126,9 @@ values = st.one_of(typed, paths, numbers, conditions, words)
 @st.composite
 def command_lines(draw: st.DrawFn) -> list[str]:
     """A command with options that it has, most of them with a value, and whatever else."""
-    name = draw(st.sampled_from([*COMMANDS, "serach"]))
+    name = draw(st.sampled_from([*COMMANDS, ("serach",), ("evaluate",), ("verify", "coco")]))
     options = [option for one in getattr(COMMANDS.get(name), "params", []) for option in one.opts if option[0] == "-"]
-    line = [name, *draw(st.lists(st.one_of(paths, words), max_size=1))]
+    line = [*name, *draw(st.lists(st.one_of(paths, words), max_size=1))]
     for option in draw(st.lists(st.sampled_from(options or ["--x"]), max_size=5)):
         line += [option, draw(values)] if draw(st.integers(0, 9)) else [option]
     return line + draw(st.lists(values, max_size=1))

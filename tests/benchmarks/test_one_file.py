@@ -69,6 +69,16 @@ def test_help_and_errors_know_it(twins: Path, capsys: pytest.CaptureFixture[str]
     assert "'sideways' is not one of 'up', 'down'" in one_error_line(capsys)
 
 
+def test_a_shell_completes_it(twins: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_FTI4CIR_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_CWORD", "2")
+    for typed, completed in (("tw", ["twins"]), ("ci", ["circo", "cirr"])):
+        monkeypatch.setenv("COMP_WORDS", f"fti4cir evaluate {typed}")
+        assert run() == 0
+        out, err = capsys.readouterr()
+        assert (out.split(), err) == (completed, "")
+
+
 @pytest.mark.numeric
 def test_it_is_measured(twins: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = ["--root", twins, "--method", "image", "--json"]

@@ -49,14 +49,14 @@ class BenchmarkGroup(TyperGroup, ABC):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Refuse a command line without a benchmark."""
-        if not args:
+        if not args and not ctx.resilient_parsing:  # a shell that completes the line
             ctx.fail(f"Give a benchmark; available are: {', '.join(self.list_commands(ctx))}.")
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The benchmark that the command line names; refused with the names of all if there is none."""
         known = self.list_commands(ctx)
-        if args[0] not in known:
+        if args[0] not in known and not ctx.resilient_parsing:
             ctx.fail(f"There is no benchmark '{args[0]}'; available are: {', '.join(known)}.")
         return super().resolve_command(ctx, args)
 

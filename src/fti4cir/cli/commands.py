@@ -1,4 +1,4 @@
-"""How a function becomes a command: its options, which may be declared in groups, and what is checked for all of them."""
+"""How a function becomes a command: its options, which may be declared in groups, and what is checked for all."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from .benchmarks import PANEL, BenchmarkGroup, choices, given, parameter
 from .commands import checked, with_groups
 from .measuring import assigned, created, measured, require_answers, require_gallery
 from .options import (
+    AllowMissingOption,
     AttributeOptions,
     CaptionsTable,
     ComposingOptions,
@@ -91,7 +92,7 @@ def _published(
         )
     _check(methods, composing, draw, output)
     # Before the model, because a mistyped folder should be answered at once.
-    parts = benchmark.load(root, split, allow_missing=output.allow_missing, **given(options))
+    parts = benchmark.load(root, split, allow_missing=composing.allow_missing, **given(options))
     if draw.limit is not None:
         parts = tuple(part.sample(draw.limit, draw.seed or 0) for part in parts)
     require_gallery(parts, root)
@@ -102,7 +103,7 @@ def _published(
 
         plan(parts[0], submission)
     ready = created(methods, composing, root=root)
-    each = measured(benchmark.name, parts, methods=ready, cache=composing.cache, output=output)
+    each = measured(benchmark.name, parts, methods=ready, composing=composing, output=output)
     if submission is not None:
         _write(parts[0], each[0][0], submission)
     print_figures(_whole(benchmark.name, each), parts[0].compared_by, as_json=output.as_json)
@@ -165,16 +166,21 @@ def _attributes(
 
     part = attributes.load(
         root, table.table, table.id_column, table.change, listed(table.keep), table.template,
-        limit=draw.limit, seed=draw.seed or 0, allow_missing=output.allow_missing,
+        limit=draw.limit, seed=draw.seed or 0, allow_missing=composing.allow_missing,
     )  # fmt: skip
     require_gallery([part], root)
     ready = created(methods, composing, root=root)
-    (evaluations,) = measured("attributes", [part], methods=ready, cache=composing.cache, output=output)
+    (evaluations,) = measured("attributes", [part], methods=ready, composing=composing, output=output)
     print_figures(evaluations, part.compared_by, as_json=output.as_json)
 
 
 def _descriptions(
-    root: ImagesOption, table: CaptionsTable, methods: MethodOptions, draw: DrawOptions, output: OutputOptions
+    root: ImagesOption,
+    table: CaptionsTable,
+    methods: MethodOptions,
+    draw: DrawOptions,
+    output: OutputOptions,
+    allow_missing: AllowMissingOption = False,
 ) -> None:
     """Whether images' pseudo-words find the images' own captions."""
     registry.check_methods(methods.names)
@@ -184,7 +190,7 @@ def _descriptions(
     require_file(table, "--table")
     from ..evaluation.caption_retrieval import load
 
-    descriptions = load(root, table, limit=draw.limit, seed=draw.seed or 0, allow_missing=output.allow_missing)
+    descriptions = load(root, table, limit=draw.limit, seed=draw.seed or 0, allow_missing=allow_missing)
 
     from ..report import measure_descriptions, write
 

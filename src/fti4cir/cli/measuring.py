@@ -61,7 +61,7 @@ def measured(
     parts: Sequence[Benchmark],
     *,
     methods: Sequence[tuple[Method, Model]],
-    cache: Path | None,
+    composing: ComposingOptions,
     output: OutputOptions,
 ) -> list[list[Evaluation]]:
     """For each part the evaluations of all methods; where a report is asked for, its pages are written."""
@@ -69,6 +69,7 @@ def measured(
     from ..report import measure
     from ..report import write as write_report
 
+    cache, allow_missing = composing.cache, composing.allow_missing
     each = []
     for part in parts:
         with progress_bar("encoding") as progress:
@@ -78,11 +79,11 @@ def measured(
                 encoder = methods[0][1].encoder
                 found = evaluate(
                     part, encoder, methods=alone, model=called, progress=progress, cache=cache,
-                    allow_unreadable=output.allow_missing,
+                    allow_unreadable=allow_missing,
                 )  # fmt: skip
                 each.append(found)
                 continue
-            study = measure(part, methods, progress=progress, cache=cache, allow_unreadable=output.allow_missing)
+            study = measure(part, methods, progress=progress, cache=cache, allow_unreadable=allow_missing)
         each.append(list(study.evaluations))
         # Parts have a gallery each, and so a page each.
         folder = output.report if len(parts) == 1 else output.report / part.name.removeprefix(f"{benchmark}-")

@@ -20,6 +20,9 @@ RootOption = Annotated[
 ImagesOption = Annotated[Path, typer.Option("--root", metavar="DIR", help="The folder with the images.")]
 AttributesTable = Annotated[Path, typer.Option(metavar="FILE", help="The table of images and attributes, a CSV.")]
 CaptionsTable = Annotated[Path, typer.Option(metavar="FILE", help="The captions, in a form that train reads.")]
+AllowMissingOption = Annotated[
+    bool, typer.Option("--allow-missing", help="Go on without images that have captions but are missing.")
+]
 PredictionsOption = Annotated[
     Path | None,
     typer.Option(
@@ -60,7 +63,7 @@ class MethodOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ComposingOptions:
-    """What methods that search a gallery need besides."""
+    """What is needed to compose queries and to search a gallery with them."""
 
     image_weight: Annotated[
         float | None,
@@ -83,6 +86,10 @@ class ComposingOptions:
             show_default=False,
         ),
     ] = None
+    allow_missing: Annotated[
+        bool,
+        typer.Option("--allow-missing", help="Go on without images that are missing or cannot be read."),
+    ] = False
 
     def check(self, methods: Sequence[str]) -> None:
         """InputError if an option is given whose method is not measured, or the captions are not there."""
@@ -111,12 +118,8 @@ class DrawOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions:
-    """What is left out, and where the figures go."""
+    """Where the figures go."""
 
-    allow_missing: Annotated[
-        bool,
-        typer.Option("--allow-missing", help="Go on without images that are missing or cannot be read."),
-    ] = False
     report: Annotated[
         Path | None,
         typer.Option(
