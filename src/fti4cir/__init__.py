@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from .errors import CacheError, FtiError, ImageError, InputError, ModelError, NoRoomError, StoreError, TrainingError
 
-# `typing` has the same name, but takes milliseconds in which Ctrl-C would end in a traceback (see `__main__`).
+# `typing.TYPE_CHECKING` would do the same, but importing `typing` takes milliseconds, and Ctrl-C in this time would
+# show a traceback (see `__main__`).
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -41,7 +42,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Importing PyTorch takes a second, which `fti4cir --help` need not wait for.
+    # Importing PyTorch takes a second; `fti4cir --help` does not need it.
     if name == "load":
         from .models.loading import load
 

@@ -1,6 +1,6 @@
 """The program: `fti4cir`, `python -m fti4cir`, and what `torchrun -m fti4cir` starts.
 
-It takes care of Ctrl-C before anything else is imported, and of what is left to write when all is done.
+It handles Ctrl-C before anything else is imported, and output that is still unwritten at the end.
 """
 
 import os
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Run the command line that this process was given, and end the process."""
+    """Run the command line of this process, then end the process."""
     _open_streams()
-    # Ignored: a shell's background job.
+    # A shell ignores Ctrl-C for its background jobs.
     interruptible = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
     if interruptible:
         signal.signal(signal.SIGINT, _end)
@@ -24,17 +24,17 @@ def main() -> None:
     if interruptible:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     status = run(sys.argv[1:])
-    if interruptible:  # nothing is left to lose, and Python would report Ctrl-C with a traceback
+    if interruptible:  # the work is done, and Python would report Ctrl-C with a traceback
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     if status == READER_GONE:
-        os._exit(status)  # Python would try once more to write what is left
+        os._exit(status)  # Python would try again to write the rest
     sys.exit(status)
 
 
 def _open_streams() -> None:
-    """Give a process that was started without stdin, stdout or stderr ones that lead nowhere.
+    """Open `os.devnull` in place of stdin, stdout or stderr if the process was started without them.
 
-    Otherwise the first files that it opens get their numbers, and what is meant for a person is written to them.
+    Otherwise the first files that it opens would get their numbers, and messages would be written into these files.
     """
     descriptor = os.open(os.devnull, os.O_RDWR)
     while descriptor <= 2:
@@ -46,9 +46,9 @@ def _open_streams() -> None:
 
 
 def _end(number: int, frame: "FrameType | None") -> None:
-    """End at once: while modules are imported, there is nothing to lose, and an exception would not end quietly."""
+    """End at once: during imports no work can be lost, and an exception would show a traceback."""
     os.write(2, b"fti4cir: error: Interrupted.\n")
-    os._exit(128 + number)  # as shells have it
+    os._exit(128 + number)  # the usual exit status of shells
 
 
 if __name__ == "__main__":

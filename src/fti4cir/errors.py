@@ -1,15 +1,15 @@
-"""The errors a user can meet, one tree. Each message is one sentence that names the thing and the mend.
+"""The errors a user can meet, one tree. Each message names what is wrong and how to fix it.
 
 FtiError
-├── InputError          what the user gave cannot be used: a file, a folder, a text, an option
-│   └── ImageError    one image cannot be read
-├── ModelError          a model, or weights for it, cannot be loaded or do not fit each other
-├── StoreError          a store of indexed images cannot be opened or does not fit the model
+├── InputError          an input cannot be used: a file, a folder, a text, an option
+│   └── ImageError      one image cannot be read
+├── ModelError          a model, or weights for it, cannot be loaded or do not match
+├── StoreError          a store of indexed images cannot be opened or belongs to another model
 ├── CacheError          a cache of features cannot be used or written
-│   └── NoRoomError     the disk has too little room for it
-└── TrainingError       training cannot start or go on
+│   └── NoRoomError     the disk does not have enough room for it
+└── TrainingError       training cannot start or continue
 
-And one warning, CutWarning: a text was too long.
+There is one warning, CutWarning: a text was too long.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class FtiError(Exception):
 
 
 class InputError(FtiError):
-    """What the user gave cannot be used: a file, a folder, a text or an option."""
+    """An input cannot be used: a file, a folder, a text or an option."""
 
 
 class ImageError(InputError):
@@ -28,7 +28,7 @@ class ImageError(InputError):
 
 
 class ModelError(FtiError):
-    """A model, or weights for it, cannot be loaded, or the two do not fit each other."""
+    """A model, or weights for it, cannot be loaded, or the two do not match."""
 
 
 class StoreError(FtiError):
@@ -36,16 +36,16 @@ class StoreError(FtiError):
 
 
 class CacheError(FtiError):
-    """A cache of features cannot be used or written; what it held before is kept."""
+    """A cache of features cannot be used or written. Its previous content is kept."""
 
 
 class NoRoomError(CacheError):
-    """The features take more than the disk has left; nothing was written."""
+    """The features need more room than the disk has. Nothing was written."""
 
 
 class TrainingError(FtiError):
-    """Training cannot start or cannot go on."""
+    """Training cannot start or cannot continue."""
 
 
 class CutWarning(UserWarning):
-    """A sentence was longer than the encoder reads, and a part of it was left out."""
+    """A sentence was longer than the encoder can read, and a part of it was left out."""

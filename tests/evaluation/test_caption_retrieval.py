@@ -144,7 +144,7 @@ def test_several_models(folder: Path, model: Model, encoder: ClipEncoder) -> Non
 
 def test_mistakes(folder: Path, model: Model, encoder: ClipEncoder, tmp_path: Path) -> None:
     found = load(folder, folder / "captions.jsonl")
-    with pytest.raises(InputError, match="'sum' describes no image; available for descriptions are: image, fti4cir"):
+    with pytest.raises(InputError, match="'sum' describes no image; the methods for descriptions are: image, fti4cir"):
         describe_retrieval(found, [("sum", model)])
     with pytest.raises(ModelError, match="has no inversion weights"):
         describe_retrieval(found, [("fti4cir", Model(encoder, None, "bare"))])

@@ -1,6 +1,7 @@
 """Benchmarks in several parts: each is evaluated by itself, and the parts' figures are averaged.
 
-FashionIQ is such: three categories, each with a gallery of its own, that count alike although one has more queries.
+FashionIQ is an example. It has three categories, each with its own gallery. All have the same weight,
+although one has more queries.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from .results import Evaluation
 
 @dataclass(frozen=True, eq=False)
 class Average:
-    """What one method reached on a benchmark in several parts; it is used as an `Evaluation` is."""
+    """The figures of one method on a benchmark in several parts; it is used like an `Evaluation`."""
 
     benchmark: str
     parts: Mapping[str, Evaluation] = field(repr=False)
-    """By what each part is called in the figures."""
+    """By the name of each part in the figures."""
 
     @property
     def _first(self) -> Evaluation:
@@ -50,28 +51,28 @@ class Average:
 
     @property
     def queries(self) -> int:
-        """How many queries there were in all parts."""
+        """The number of queries of all parts."""
         return sum(part.queries for part in self.parts.values())
 
     @property
     def gallery(self) -> int:
-        """How many images there were in all galleries together."""
+        """The number of images in all galleries together."""
         return sum(part.gallery for part in self.parts.values())
 
     @property
     def missing(self) -> int:
-        """How many images were missing from all galleries together."""
+        """The number of images missing from all galleries together."""
         return sum(part.missing for part in self.parts.values())
 
     def metrics(self) -> dict[str, float]:
-        """Each metric's mean over the parts under its own name, `R@10`, and the parts' as `dress R@10`."""
+        """Each metric's mean over the parts, named `R@10`, and the parts' own figures, named `dress R@10`."""
         each = {name: part.metrics() for name, part in self.parts.items()}
         means = {metric: math.fsum(figures[metric] for figures in each.values()) / len(each) for metric in self._names}
         return {**means, **{f"{name} {metric}": each[name][metric] for name in each for metric in self._names}}
 
     @property
     def shown(self) -> list[str]:
-        """Of `metrics`, those worth showing to people: a mean where each part's figure is, and these."""
+        """The names in `metrics` to print. A mean is printed if the figures of all parts are."""
         each = {name: part.shown for name, part in self.parts.items()}
         means = [metric for metric in self._names if all(metric in own for own in each.values())]
         return [*means, *(f"{name} {metric}" for name, own in each.items() for metric in own)]
@@ -98,7 +99,7 @@ class Average:
         return {name: {"queries": part.queries, **part.metrics()} for name, part in self.parts.items()}
 
     def to_json(self) -> dict[str, Any]:
-        """What `fti4cir evaluate --json` prints, with the fields that an `Evaluation` has."""
+        """The output of `fti4cir evaluate --json`, with the fields of an `Evaluation`."""
         return {
             "benchmark": self.benchmark,
             "split": self.split,
@@ -120,18 +121,18 @@ class Average:
 
 
 def average(benchmark: str, evaluations: Sequence[Evaluation]) -> Average:
-    """Put one method's evaluations of all parts of a benchmark together.
+    """Combine one method's evaluations of all parts of a benchmark.
 
     Args:
         benchmark: the whole benchmark's name, `fashioniq`; its parts are called `fashioniq-dress` and so on.
-        evaluations: one a part.
+        evaluations: one for each part.
 
     Raises:
-        ValueError: if they are not of one method, model and split, with the same metrics.
+        ValueError: if they differ in method, model, split or metrics.
     """
-    told = {(one.method, one.model, one.split, tuple(one.per_query)) for one in evaluations}
-    if len(told) != 1:
-        raise ValueError(f"evaluations of {len(told)} kinds cannot be averaged")
+    kinds = {(one.method, one.model, one.split, tuple(one.per_query)) for one in evaluations}
+    if len(kinds) != 1:
+        raise ValueError(f"evaluations of {len(kinds)} kinds cannot be averaged")
     return Average(benchmark, {one.benchmark.removeprefix(f"{benchmark}-"): one for one in evaluations})
 
 
@@ -149,16 +150,16 @@ def compare(first: Evaluation | Average, second: Evaluation | Average, metric: s
 
 
 def differences(evaluations: Sequence[Evaluation | Average], metrics: Sequence[str]) -> list[dict[str, Any]]:
-    """What `compare` says of each evaluation but the first, against the first, in each of the metrics.
+    """Compare each evaluation after the first with the first, in each of the metrics.
 
-    Ready for `json.dumps`; in the order of the evaluations, and for each in that of the metrics.
+    The records can be given to `json.dumps`. They are in the order of the evaluations, then of the metrics.
     """
     first, *others = evaluations
-    told = []
+    records: list[dict[str, Any]] = []
     for other in others:
         for metric in metrics:
             difference = compare(other, first, metric=metric)
-            told.append(
+            records.append(
                 {
                     "method": other.method,
                     "model": other.model,
@@ -170,15 +171,15 @@ def differences(evaluations: Sequence[Evaluation | Average], metrics: Sequence[s
                     "significant": difference.significant,
                 }
             )
-    return told
+    return records
 
 
 def _mean(parts: Sequence[Difference]) -> Difference:
     """The mean of independent estimates, and its interval from theirs.
 
-    The variance of a mean of P independent estimates is the sum of theirs over P squared; the same is said here of
-    the squared distance from each estimate to each end of its interval, so that intervals may be lopsided (the "MOVER"
-    of Zou and Donner, Statistics in Medicine 2008).
+    The variance of a mean of P independent estimates is the sum of their variances, divided by P squared. The same rule
+    is applied to the squared distance from each estimate to each end of its interval, so that intervals may be asymmetric
+    (the "MOVER" of Zou and Donner, Statistics in Medicine 2008).
     """
     count = len(parts)
     mean = math.fsum(part.mean for part in parts) / count

@@ -1,8 +1,8 @@
 """Pseudo-to-real description retrieval: find an image's real captions by its pseudo-words.
 
-How well do pseudo-words say what is in an image? Each image becomes the sentence `a photo of [s] with
-[a_1] ... [a_n]`, without any modification, and ranks the captions of all images, each read as `a photo of
-{caption}`. The image's own feature ranks them too: what an encoder can tell at most of an image in words.
+How well do pseudo-words describe an image? Each image becomes the sentence `a photo of [s] with [a_1] ... [a_n]`,
+without a modification. It ranks the captions of all images, each read as `a photo of {caption}`. The image's own
+feature ranks them too; it shows the most that this encoder can express.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .results import Evaluation
 CUTS = (1, 5, 10)
 """The k of R@k."""
 COMPARED_BY = "R@10"
-"""The metric by which methods are compared with each other."""
+"""The metric that compares the methods with each other."""
 _BATCH = 32  # images at a time
 _CANDIDATE = "a photo of {}"
 
@@ -40,15 +40,15 @@ class Descriptions:
     """P images and all their captions, each text once."""
 
     protocol: str
-    """One line that says which images and captions these are."""
+    """One line that names the images and captions."""
     names: tuple[str, ...]
     paths: tuple[Path, ...]
     captions: tuple[str, ...]
-    """What is searched."""
+    """The texts that are searched."""
     targets: tuple[tuple[int, ...], ...]
-    """For each image, which captions are its own."""
+    """For each image, the positions of its captions."""
     missing: tuple[str, ...]
-    """Images that have captions but are not there; these captions are left out, too."""
+    """Images that have captions but do not exist; their captions are left out too."""
 
 
 def load(
@@ -63,10 +63,10 @@ def load(
 
     Args:
         root: the folder with the images.
-        table: the captions; any number an image.
-        limit: at most so many images, drawn evenly; the captions of all stay candidates.
-        seed: of that draw.
-        allow_missing: go on with the images that are there.
+        table: the captions; an image may have any number.
+        limit: at most this many images, drawn evenly; the captions of all images stay candidates.
+        seed: for that draw.
+        allow_missing: continue with the images that exist.
 
     Raises:
         InputError: if the folder or the captions cannot be read, or images are missing.
@@ -78,8 +78,8 @@ def load(
     if found.missing and not allow_missing:
         raise InputError(
             f"{len(found.missing)} of the {len(found.missing) + len(found)} images in {table} are not under {root}, "
-            f"{found.missing[0]} for one; scores without them are not comparable with others; to go on without them, "
-            "give --allow-missing."
+            f"for example {found.missing[0]}; scores without them are not comparable with others; to continue without "
+            "them, give --allow-missing."
         )
     place = {text: number for number, text in enumerate(dict.fromkeys(c.text for own in found.captions for c in own))}
     drawn = list(range(len(found)))
@@ -105,20 +105,20 @@ def describe_retrieval(
 ) -> list[Evaluation]:
     """Rank captions for images.
 
-    R@k is 1 for an image that finds any of its captions among the first k, else 0, as is usual where texts are
-    retrieved: each caption describes the whole image.
+    R@k is 1 for an image that finds any of its captions among the first k, else 0. This is usual in text retrieval,
+    because each caption describes the whole image.
 
     Args:
         descriptions: the images, P of them, and the captions.
-        methods: `image`, the image's own feature; `fti4cir`, or what else a model was trained as, the sentence of
-            pseudo-words; each with its model. The models stand on one encoder.
+        methods: names, each with its model. `image` is the image's own feature. `fti4cir`, or the method that the
+            model was trained with, is the sentence of pseudo-words. All models use the same encoder.
         progress: called after each batch of images.
 
     Returns:
-        One evaluation a method, in the order of the methods. Its gallery is the captions.
+        One evaluation for each method, in the order of the methods. The gallery is the captions.
 
     Raises:
-        InputError: if a method is not known or cannot describe an image.
+        InputError: if a method is unknown or cannot describe an image.
         ImageError: if an image cannot be read; none is dropped silently.
         ModelError: if a model has no weights of its method, or gives features that are not finite, or if the models'
             encoders differ.
@@ -128,7 +128,7 @@ def describe_retrieval(
     first = methods[0][1]
     sentences = [_CANDIDATE.format(text) for text in descriptions.captions]
     candidates = first.encode_texts(sentences).numpy()  # (C, D)
-    # Captions that differ in what the encoder does not read, such as capital letters, tie exactly.
+    # The encoder ignores some differences, such as capital letters. Captions that differ only in these tie exactly.
     share_first(candidates, [tuple(first.encoder.tokenize(sentence)) for sentence in sentences])
     equal = first_equal(candidates)
     rankings: list[list[NDArray[np.int64]]] = [[] for _ in methods]
@@ -169,12 +169,12 @@ def describe_retrieval(
 
 
 def _described(method: str, model: Model) -> Callable[[VisionFeatures], Tensor]:
-    """From features of B images to their descriptions' unit-length features (B, D) on the CPU."""
+    """A function from the features of B images to their descriptions' unit-length features (B, D), on the CPU."""
     if method == "image":
         return lambda features: F.normalize(features.image, dim=-1).cpu()
     if method not in registry.trainable():
         available = ", ".join(("image", *registry.trainable()))
-        raise InputError(f"The method {method!r} describes no image; available for descriptions are: {available}.")
+        raise InputError(f"The method {method!r} describes no image; the methods for descriptions are: {available}.")
     registry.create(method, model)  # refuses a model without weights of this method
     inversion, encoder = model.require_inversion(), model.encoder
 

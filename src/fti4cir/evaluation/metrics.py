@@ -1,11 +1,11 @@
-"""Ranking metrics of retrieval, and how sure they are. Pure NumPy.
+"""Ranking metrics of retrieval, with confidence intervals. Pure NumPy.
 
-Q queries, N images in the gallery. A *ranking* (Q, k) holds gallery positions, best first, and -1 where a
-query has nothing left to show. *Relevant* (Q, N) says, true or false, which images are a query's targets.
+Q queries, N images in the gallery. A *ranking* (Q, k) holds gallery positions, best first, and -1 where no
+image is left. *Relevant* (Q, N) is true for the images that are a query's targets.
 
-One rule settles ties: of equal scores, the image that comes first in the gallery ranks first. So a figure
-depends on the scores alone, never on the sorting algorithm, on k or on how queries were put into blocks. Equal features
-get equal scores from `similarities`; a plain matrix product does not promise that.
+Of equal scores, the image that comes first in the gallery ranks first. A figure therefore depends on the scores alone,
+never on the sorting algorithm, on k or on the blocks of queries. `similarities` gives equal features equal scores; a
+plain matrix product does not guarantee that.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ _COVERAGE = 0.95
 
 
 def first_equal(features: NDArray[np.float32]) -> NDArray[np.int64]:
-    """For each row (N, D) the position of the first row that equals it in every bit, mostly its own: (N,).
+    """For each row (N, D) the position of the first row with the same bits, usually its own: (N,).
 
     >>> first_equal(np.float32([[1, 2], [3, 4], [1, 2], [1, 5]]))
     array([0, 1, 0, 3])
     """
     first = np.arange(len(features))
-    # Rows that agree in their first two numbers are few: only these are compared whole, so nothing large is sorted.
+    # Few rows agree in their first two numbers. Only these are compared in full, so nothing large is sorted.
     heads = np.asarray(features[:, :2])
     order = np.lexsort(heads.T)
     same_as_next = (heads[order[1:]] == heads[order[:-1]]).all(axis=1)  # (N - 1,)
     candidates = np.union1d(order[1:][same_as_next], order[:-1][same_as_next])
     seen: dict[bytes, int] = {}
     for position in candidates.tolist():
-        # Not the row itself as the key: in the worst case all rows are candidates.
+        # A digest and not the row is the key, to save memory: in the worst case all rows are candidates.
         key = hashlib.blake2b(features[position].tobytes(), digest_size=16).digest()
         first[position] = seen.setdefault(key, position)
     return first
@@ -43,10 +43,10 @@ def first_equal(features: NDArray[np.float32]) -> NDArray[np.int64]:
 def similarities(
     queries: NDArray[np.float32], gallery: NDArray[np.float32], first: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """The dot product of each query (Q, D) with each row of the gallery (N, D), alike for equal rows: (Q, N).
+    """The dot product of each query (Q, D) with each row of the gallery (N, D), the same for equal rows: (Q, N).
 
-    How the numbers of a dot product are summed up depends on where the row stands in the matrix, on the matrix' size
-    and on the processor. So two equal rows may get scores that differ in the last bit; here each has that of the first.
+    The order of the sum in a dot product depends on the row's place in the matrix, on the matrix' size and on the
+    processor. Two equal rows could therefore get scores that differ in the last bit. Here each gets that of the first.
 
     Args:
         queries: (Q, D).
@@ -64,14 +64,14 @@ def rank(scores: ArrayLike, k: int, exclude: ArrayLike | None = None) -> NDArray
 
     Args:
         scores: (Q, N), higher is better, all finite.
-        k: how many to give, at least 1.
-        exclude: (Q, N), true for what must not appear in a query's ranking (its reference, say).
+        k: how many to return, at least 1.
+        exclude: (Q, N), true for images that must not appear in a query's ranking, such as its reference image.
 
     Returns:
-        (Q, min(k, N)) gallery positions; -1 at the end of a row that has fewer images left than asked for.
+        (Q, min(k, N)) gallery positions; -1 at the end of a row that has fewer than k images left.
 
     Raises:
-        ValueError: on a shape that does not fit, k < 1, or a score that is not finite.
+        ValueError: if a shape does not match, k < 1, or a score is not finite.
 
     >>> rank([[0.1, 0.9, 0.9, 0.3]], k=3)
     array([[1, 2, 3]])
@@ -97,12 +97,12 @@ def rank(scores: ArrayLike, k: int, exclude: ArrayLike | None = None) -> NDArray
     if k >= gallery:
         ranking = np.argsort(-values, axis=1, kind="stable")
     else:
-        # A partition costs a tenth of a sort. The k it picks are brought into gallery order first, so that the
-        # stable sort by score leaves ties in it.
+        # A partition costs a tenth of a sort. The k that it picks are put into gallery order first, so that the stable
+        # sort by score keeps ties in that order.
         best = np.sort(np.argpartition(values, gallery - k, axis=1)[:, gallery - k :], axis=1)  # (Q, k)
         chosen = np.take_along_axis(values, best, axis=1)
         ranking = np.take_along_axis(best, np.argsort(-chosen, axis=1, kind="stable"), axis=1)
-        # Where a tie straddles the cut, the partition picked any of the equals: sort those rows in full.
+        # If a tie crosses the cut, the partition picked any of the equal images: sort these rows in full.
         last = chosen.min(axis=1, keepdims=True)
         straddled = (values == last).sum(axis=1) > (chosen == last).sum(axis=1)
         ranking[straddled] = np.argsort(-values[straddled], axis=1, kind="stable")[:, :k]
@@ -113,18 +113,18 @@ def rank(scores: ArrayLike, k: int, exclude: ArrayLike | None = None) -> NDArray
 def recall_at(ranking: ArrayLike, relevant: ArrayLike, k: int) -> NDArray[np.float64]:
     """R@k of each query: the share of its targets that are among the first k, in [0, 1].
 
-    With one target it is 1 or 0, the hit rate of CIRR and FashionIQ. With more than k targets it cannot reach 1.
+    With one target it is 1 or 0, the hit rate of CIRR and FashionIQ. It cannot reach 1 with more than k targets.
 
     Args:
         ranking: (Q, K) from `rank`, with K >= min(k, N).
         relevant: (Q, N), true for a query's targets.
-        k: the cut, at least 1; beyond the gallery's size it means the whole gallery.
+        k: the cut, at least 1; a cut above the gallery's size means the whole gallery.
 
     Returns:
         (Q,) float64.
 
     Raises:
-        ValueError: if a query has no target, the shapes do not fit, or the ranking is shorter than the cut.
+        ValueError: if a query has no target, the shapes do not match, or the ranking is shorter than the cut.
 
     >>> ranking = [[2, 0, 1], [1, 2, 0]]
     >>> relevant = [[True, False, True], [True, False, False]]
@@ -138,20 +138,20 @@ def recall_at(ranking: ArrayLike, relevant: ArrayLike, k: int) -> NDArray[np.flo
 def average_precision_at(ranking: ArrayLike, relevant: ArrayLike, k: int) -> NDArray[np.float64]:
     """AP@k of each query, in [0, 1]; its mean over queries is mAP@k.
 
-    AP@k = (sum over the ranks i <= k that hold a target of: targets among the first i, over i) / min(targets, k).
-    The divisor is CIRCO's: a ranking that begins with targets only scores 1 even if there are more than k of
-    them, and a target that is missed costs as much as it would have earned.
+    AP@k = (sum of precision@i over the ranks i <= k that hold a target) / min(targets, k), where precision@i is the
+    share of targets among the first i. The divisor is CIRCO's. A ranking that begins with k targets scores 1, even if there are
+    more than k.
 
     Args:
         ranking: (Q, K) from `rank`, with K >= min(k, N).
         relevant: (Q, N), true for a query's targets.
-        k: the cut, at least 1; beyond the gallery's size it means the whole gallery.
+        k: the cut, at least 1; a cut above the gallery's size means the whole gallery.
 
     Returns:
         (Q,) float64.
 
     Raises:
-        ValueError: if a query has no target, the shapes do not fit, or the ranking is shorter than the cut.
+        ValueError: if a query has no target, the shapes do not match, or the ranking is shorter than the cut.
 
     Two targets, found at ranks one and three of three: (1/1 + 2/3) / 2.
 
@@ -183,20 +183,20 @@ def bootstrap_interval(values: ArrayLike, groups: ArrayLike | None = None, seed:
     """The 95 % percentile bootstrap interval of a mean over queries.
 
     Queries are drawn with replacement, as many as there are, 2,000 times; the interval runs from the 2.5th to the
-    97.5th percentile of the means. Queries that share something succeed and fail together (the same image asked
-    for in ten colours is not ten independent trials): give such queries the same group, and whole groups are
-    drawn instead. Without that the interval would be too narrow.
+    97.5th percentile of the means. Queries that share something succeed and fail together: one image with ten
+    wanted colours is not ten independent trials. Give such queries the same group. Then whole groups are
+    drawn. Otherwise the interval would be too narrow.
 
     Args:
-        values: (Q,), one figure a query; or (Q, M), M figures a query, all judged on the same draws.
-        groups: (Q,) what a query belongs to, of any type that sorts; each query on its own if not given.
-        seed: of the draws. The same seed gives the same interval.
+        values: (Q,), one figure for each query; or (Q, M), M figures for each query, all with the same draws.
+        groups: (Q,) the group of each query, of any type that sorts; by default each query is its own group.
+        seed: for the draws. The same seed gives the same interval.
 
     Returns:
         (2,) or (2, M): the lower and the upper end. A single group gives an interval of no width.
 
     Raises:
-        ValueError: if there are no values or the shapes do not fit.
+        ValueError: if there are no values or the shapes do not match.
 
     >>> low, high = bootstrap_interval([0.0, 1.0] * 50)
     >>> bool(0.38 < low < 0.42 and 0.58 < high < 0.62)
@@ -239,16 +239,17 @@ class Difference(NamedTuple):
 def paired_bootstrap(first: ArrayLike, second: ArrayLike, groups: ArrayLike | None = None, seed: int = 0) -> Difference:
     """The mean of `first - second` over the same queries, with its 95 % percentile bootstrap interval.
 
-    Pairing takes out what makes a query hard for both, so it finds differences that two separate intervals hide.
+    Pairing removes what makes a query hard for both methods. It therefore finds differences that two separate intervals
+    hide.
 
     Args:
-        first: (Q,) one figure a query, of one method.
+        first: (Q,) one figure for each query, of one method.
         second: (Q,) the same queries in the same order, of the other method.
         groups: (Q,) as in `bootstrap_interval`.
         seed: as in `bootstrap_interval`.
 
     Raises:
-        ValueError: if the two are not of one shape (Q,), or are empty.
+        ValueError: if the two do not have the same shape (Q,), or are empty.
 
     >>> paired_bootstrap([0.5, 0.75, 1.0], [0.25, 0.5, 0.75])
     Difference(mean=0.25, low=0.25, high=0.25)

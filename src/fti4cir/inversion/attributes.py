@@ -1,6 +1,6 @@
 """Latent local attributes and their dynamic selection (FTI4CIR, section 3.2).
 
-B batch, P tokens of the image tower, V their width, D joint width, K latent attributes, M most kept.
+B: batch; P: tokens of the image tower; V: their width; D: joint width; K: latent attributes; M: at most kept.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 
 class AttributeLayer(nn.Module):
-    """Pre-norm transformer layer: query, key and value without bias, output with; ReLU MLP of ratio 2."""
+    """Pre-norm transformer layer: query, key and value without bias, output with bias; ReLU MLP of ratio 2."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class AttributeLayer(nn.Module):
     def _attend(self, x: Tensor, outputs: int | None) -> tuple[Tensor, Tensor]:
         """Attention weights (B, heads, outputs, T) and values (B, heads, T, V / heads).
 
-        Spelled out, since on a CPU the gradient of PyTorch's fused attention is several times slower.
+        Written out, because on a CPU the gradient of PyTorch's fused attention is several times slower.
         """
 
         def split(x: Tensor) -> Tensor:  # (B, T, V) -> (B, heads, T, V / heads)
@@ -74,16 +74,16 @@ class LatentAttributes(nn.Module):
     def attention(self, local: Tensor) -> Tensor:
         """Where each attribute looked: (B, K, P), rows summing to one.
 
-        Attention rollout (Abnar and Zuidema, 2020): the layers' attention matrices, each mixed half and
-        half with the identity for the residual path, multiplied; the share that falls on other queries
-        is dropped and the rest made to sum to one.
+        Attention rollout (Abnar and Zuidema, 2020): the product of the layers' attention matrices, each averaged
+        with the identity for the residual path. The share on the other queries is dropped, and each row is
+        normalised to sum to one.
         """
         count = self.queries.shape[1]
         x = torch.cat([self.queries.expand(len(local), -1, -1), local], dim=1)
         identity = torch.eye(x.shape[1], device=x.device, dtype=x.dtype)
         rollout = identity.expand(len(x), -1, -1)
         for layer in self.layers:
-            assert isinstance(layer, AttributeLayer)  # a module list does not say what it is a list of
+            assert isinstance(layer, AttributeLayer)  # the type of a module list does not name its items
             rollout = (layer.attention(x) + identity) / 2 @ rollout
             x = layer(x)
         looked = rollout[:, :count, count:]
@@ -91,10 +91,10 @@ class LatentAttributes(nn.Module):
 
 
 class Selection(NamedTuple):
-    """Which attributes of an image make words.
+    """Which attributes of an image become words.
 
-    `indices` (B, M): the n kept ones first, in the order of their index, then the remaining M - n by
-    falling relevance. `counts` (B,): n, at least 1. `relevance` (B, K): sums to one over K.
+    `indices` (B, M): the n kept attributes first, in the order of their index, then the remaining M - n by
+    decreasing relevance. `counts` (B,): n, at least 1. `relevance` (B, K): sums to one over K.
     """
 
     indices: Tensor
@@ -106,7 +106,7 @@ def select(latent: Tensor, image: Tensor, most: int, threshold: float | None) ->
     """Dynamic selection of the relevant attributes.
 
     Relevance is the softmax over the K attributes of their inner product with the image feature, which is
-    not normalised. Kept are those of more than `threshold`, at least one and at most `most`.
+    not normalised. Attributes above `threshold` are kept, at least one and at most `most`.
 
     Args:
         latent: (B, K, D) latent local attributes.
@@ -116,13 +116,13 @@ def select(latent: Tensor, image: Tensor, most: int, threshold: float | None) ->
 
     """
     relevance = torch.einsum("bkd,bd->bk", latent, image).softmax(dim=-1)
-    order = relevance.topk(most, dim=-1).indices  # (B, M), by falling relevance
+    order = relevance.topk(most, dim=-1).indices  # (B, M), by decreasing relevance
     if threshold is None:
         counts = torch.full((len(latent),), most, device=latent.device)
     else:
         counts = (relevance > threshold).sum(dim=-1).clamp(1, most)
     place = torch.arange(most, device=latent.device).expand_as(order)
     kept = place < counts[:, None]
-    # One sort does both orders: kept attributes sort by their index (< K), the others behind them by rank.
+    # One sort gives both orders: kept attributes by their index (< K), then the others by rank.
     key = torch.where(kept, order, latent.shape[1] + place)
     return Selection(order.gather(1, key.argsort(dim=-1)), counts, relevance)

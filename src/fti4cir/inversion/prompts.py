@@ -1,7 +1,7 @@
 """Sentences with slots for pseudo-words.
 
-A sentence is a tuple of pieces: text, or a `Slot`. Text never marks a slot, so whatever a user types,
-a `*` included, is only text.
+A sentence is a tuple of pieces: text, or a `Slot`. Text never marks a slot, so everything that a user types,
+even a `*`, is only text.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ class Slot(Enum):
     SUBJECT = "subject"
     """One word."""
     ATTRIBUTES = "attributes"
-    """As many words as the image has attributes, maybe none."""
+    """One word for each attribute of the image; there may be none."""
 
 
 class Framed(str):
-    """Text between words of a template: where a sentence is too long, it is cut, and the words around it stay."""
+    """Text between words of a template. If the sentence is too long, this text is cut, and the words around it stay."""
 
     before: str
     text: str
     after: str
 
     def __new__(cls, before: str, text: str, after: str = "") -> Framed:
-        """The three in one string, white space between them included."""
+        """The three parts as one string. The parts include the white space between them."""
         framed = super().__new__(cls, before + text + after)
         framed.before, framed.text, framed.after = before, text, after
         return framed
@@ -43,22 +43,22 @@ class Template:
     """The real words of a sentence around its pseudo-words; the defaults are the paper's."""
 
     opening: str = "a photo of"
-    """What comes before the subject."""
+    """The words before the subject."""
     attributes: str = "with"
-    """What comes between the subject and the attributes."""
+    """The words between the subject and the attributes."""
     modification: str = "but {text}"
-    """How a modification follows; `{text}` stands for it."""
+    """The words of the modification; `{text}` is its place."""
 
     def __post_init__(self) -> None:
         if self.modification.count("{text}") != 1:
             raise ModelError(f"The template's modification must hold {{text}} once, but is {self.modification!r}.")
 
     def pseudo(self, modification: str | None = None, with_attributes: bool = True) -> Sentence:
-        """`a photo of [s] with [a_1] ... [a_n]`, and ` but {modification}` where there is one.
+        """`a photo of [s] with [a_1] ... [a_n]`, followed by ` but {modification}` if there is one.
 
-        Without attributes, `a photo of [s]`: the sentence of a method with a single word. A blank modification, as
-        benchmarks have, leaves the template's own words: `a photo of [s] with [a_1] ... [a_n] but`. What users type is
-        checked before, by `check_text`.
+        Without attributes it is `a photo of [s]`, the sentence of a method with a single word. Benchmarks have blank
+        modifications; these keep the template's own words: `a photo of [s] with [a_1] ... [a_n] but`. The text of a
+        user is checked before, by `check_text`.
         """
         sentence: Sentence = (self.opening, Slot.SUBJECT)
         if with_attributes:
@@ -85,7 +85,11 @@ class Template:
 
 
 def check_text(text: str, allow_blank: bool = False) -> str:
-    """The text without white space around it; InputError if it is no string, or blank where that is not allowed."""
+    """The text without white space around it.
+
+    Raises:
+        InputError: if it is not a string, or if it is blank and `allow_blank` is false.
+    """
     if not isinstance(text, str):
         raise InputError(f"A text is a string, not {type(text).__name__}.")
     stripped = text.strip()
