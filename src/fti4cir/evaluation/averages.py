@@ -178,8 +178,8 @@ def _mean(parts: Sequence[Difference]) -> Difference:
     """The mean of independent estimates, and its interval from theirs.
 
     The variance of a mean of P independent estimates is the sum of their variances, divided by P squared. The same rule
-    is applied to the squared distance from each estimate to each end of its interval, so that intervals may be asymmetric
-    (the "MOVER" of Zou and Donner, Statistics in Medicine 2008).
+    is applied to the squared distance from each estimate to each end of its interval, so that intervals may be
+    asymmetric (the "MOVER" of Zou and Donner, Statistics in Medicine 2008).
     """
     count = len(parts)
     mean = math.fsum(part.mean for part in parts) / count

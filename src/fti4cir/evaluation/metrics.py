@@ -139,8 +139,8 @@ def average_precision_at(ranking: ArrayLike, relevant: ArrayLike, k: int) -> NDA
     """AP@k of each query, in [0, 1]; its mean over queries is mAP@k.
 
     AP@k = (sum of precision@i over the ranks i <= k that hold a target) / min(targets, k), where precision@i is the
-    share of targets among the first i. The divisor is CIRCO's. A ranking that begins with k targets scores 1, even if there are
-    more than k.
+    share of targets among the first i. The divisor is CIRCO's. A ranking that begins with k targets scores 1, even if
+    there are more than k.
 
     Args:
         ranking: (Q, K) from `rank`, with K >= min(k, N).
