@@ -67,7 +67,7 @@ def test_a_limit_keeps_all_captions(folder: Path) -> None:
 def test_missing_images(folder: Path, tmp_path: Path) -> None:
     table = tmp_path / "captions.csv"
     table.write_text("image,caption\n1.png,a dog\ngone.png,a cat\n")
-    with pytest.raises(InputError, match=r"1 of the 2 images .* gone\.png for one.*--allow-missing"):
+    with pytest.raises(InputError, match=r"1 of the 2 images .* for example gone\.png.*--allow-missing"):
         load(folder, table)
     found = load(folder, table, allow_missing=True)
     assert (found.captions, found.missing) == (("a dog",), ("gone.png",))
