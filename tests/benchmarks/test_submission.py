@@ -95,7 +95,7 @@ def test_images_that_are_not_here_do_not_matter_to_a_file(tmp_path):
     absent = replace(benchmark, gallery=Gallery((), (), benchmark.gallery.ids))
     predictions = submission.read(absent, file)
     assert (predictions.ranking == whole).all()
-    assert predictions.pictures == COUNT
+    assert predictions.gallery_size == COUNT
 
 
 def test_circo_without_cocos_list_takes_any_number(tmp_path):
@@ -105,7 +105,7 @@ def test_circo_without_cocos_list_takes_any_number(tmp_path):
     file.write_text(json.dumps(content))
     predictions = submission.read(benchmark, file)
     assert "not checked" in predictions.benchmark.protocol
-    assert predictions.pictures == circo.GALLERY
+    assert predictions.gallery_size == circo.GALLERY
     gallery = predictions.benchmark.gallery
     names = gallery.ids + gallery.missing
     assert [[names[position] for position in row] for row in predictions.ranking] == [list(map(str, range(3, 53)))] * 4

@@ -38,7 +38,7 @@ class Predictions:
     form: Form
     ranking: NDArray[np.int64]
     """(Q, `form.count`) positions in the benchmark's gallery, best first."""
-    pictures: int
+    gallery_size: int
     """How many images the gallery has."""
 
 
@@ -150,17 +150,17 @@ def read(benchmark: Benchmark, path: str | os.PathLike[str]) -> Predictions:
     content = _content(path, max((form.limit for form in forms if form.limit is not None), default=None))
     form = _form(content, forms, benchmark, path)
     places = _places(benchmark, form)
-    protocol, pictures = f"the predictions in {path.name}", len(places)
-    size = registry.get(benchmark.name).gallery_size
-    if size is not None and pictures < size:
-        pictures = size
+    protocol, size = f"the predictions in {path.name}", len(places)
+    whole = registry.get(benchmark.name).gallery_size
+    if whole is not None and size < whole:
+        size = whole
         protocol += "; that they are in the gallery is not checked, because the whole list of it is not there"
-        unlisted = [picture for picture in _numbers(content) if picture not in places]
+        unlisted = [image for image in _numbers(content) if image not in places]
         missing = (*benchmark.gallery.missing, *map(str, unlisted))
         benchmark = replace(benchmark, gallery=replace(benchmark.gallery, missing=missing))
         places = _places(benchmark, form)
     ranking = _positions(content, form, benchmark, places, path)
-    return Predictions(replace(benchmark, protocol=protocol), form, ranking, pictures)
+    return Predictions(replace(benchmark, protocol=protocol), form, ranking, size)
 
 
 def _places(benchmark: Benchmark, form: Form) -> dict[str | int, int]:
@@ -172,7 +172,7 @@ def _places(benchmark: Benchmark, form: Form) -> dict[str | int, int]:
 def _numbers(content: Mapping[str, Any]) -> list[int]:
     """All that may be the number of an image, each once."""
     lists = [found for found in content.values() if isinstance(found, list)]
-    return list(dict.fromkeys(picture for found in lists for picture in found if type(picture) is int and picture > 0))
+    return list(dict.fromkeys(image for found in lists for image in found if type(image) is int and image > 0))
 
 
 def _content(path: Path, limit: int | None) -> dict[str, Any]:
@@ -249,21 +249,19 @@ def _positions(
             has = f"{len(found)} predictions" if isinstance(found, list) else "no list"
             raise InputError(f"{where}: there must be a list of {form.count} predictions, and there is {has}.")
         kind: type = int if form.numbers else str
-        for picture in found:
+        for image in found:
             # Before anything is looked up by it: a list cannot be, and `true` would pass for 1.
-            if type(picture) is not kind or picture not in places:
-                raise InputError(f"{where}: {json.dumps(picture):.60} is no image of the gallery; {_called(form)}.")
-        positions = [places[picture] for picture in found]
+            if type(image) is not kind or image not in places:
+                raise InputError(f"{where}: {json.dumps(image):.60} is no image of the gallery; {_called(form)}.")
+        positions = [places[image] for image in found]
         if len(set(positions)) < len(positions):
             raise InputError(f"{where}: {max(found, key=found.count)} stands more than once; predict each image once.")
-        for picture, position in zip(found, positions, strict=True):
+        for image, position in zip(found, positions, strict=True):
             if position in query.exclude:
-                raise InputError(
-                    f"{where}: {picture} is the reference, which is no answer; leave it out of the ranking."
-                )
+                raise InputError(f"{where}: {image} is the reference, which is no answer; leave it out of the ranking.")
             if form.within and query.within is not None and position not in query.within:
                 raise InputError(
-                    f"{where}: {picture} is not in the query's group; rank only the other members of its 'img_set'."
+                    f"{where}: {image} is not in the query's group; rank only the other members of its 'img_set'."
                 )
         ranking[number] = positions
     return ranking

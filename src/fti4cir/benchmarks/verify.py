@@ -216,7 +216,7 @@ def verify(name: str, benchmarks: Sequence[Benchmark], progress: Progress | None
     Args:
         name: what the result calls the whole benchmark.
         benchmarks: its parts, at least one, all of one split, loaded with `allow_missing`.
-        progress: told after each few hundred images.
+        progress: called after each few hundred images.
     """
     # An image may belong to the galleries of two parts; it is opened once.
     paths = list(dict.fromkeys(path for benchmark in benchmarks for path in benchmark.gallery.paths))
@@ -247,13 +247,13 @@ def _examine(paths: Sequence[Path], progress: Progress | None) -> Iterator[tuple
 
 def _look(path: Path) -> tuple[str | None, bool]:
     try:
-        picture = decode_image(read_file(path), path, at_least=_AT_LEAST)
+        image = decode_image(read_file(path), path, at_least=_AT_LEAST)
     except ImageError as error:
         return str(error), False
-    if picture.missing:
-        return f"'{path}' is cut short or damaged: {share_of(picture.missing)} of the image is missing.", True
-    if min(picture.width, picture.height) < _TINY:
-        return f"'{path}' is {picture.width} by {picture.height} pixels, too few to be the image.", True
+    if image.missing:
+        return f"'{path}' is cut short or damaged: {share_of(image.missing)} of the image is missing.", True
+    if min(image.width, image.height) < _TINY:
+        return f"'{path}' is {image.width} by {image.height} pixels, too few to be the image.", True
     return None, False
 
 
@@ -289,7 +289,7 @@ def _shown(benchmark: Benchmark) -> list[str]:
 
 
 def _floor(figure: float) -> str:
-    """To three places, rounded down but for what computing has lost."""
+    """To three places, rounded down, except for the rounding errors of the computation."""
     return f"{math.floor(figure * 1000 + 1e-6) / 1000:.3f}"
 
 

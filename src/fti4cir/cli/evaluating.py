@@ -145,7 +145,7 @@ def _predictions(benchmark: Published, root: Path, split: str, file: Path, as_js
     ranking, subset_ranking = (None, predictions.ranking) if within else (predictions.ranking, None)
     judged = judge(predictions.benchmark, ranking, subset_ranking=subset_ranking, method="predictions", model=None)
     # Which images are here does not matter to a file that was made elsewhere.
-    evaluation = replace(judged, gallery=predictions.pictures, missing=0)
+    evaluation = replace(judged, gallery=predictions.gallery_size, missing=0)
     if as_json:
         print_json({**evaluation.to_json(), "valid": True, "predictions": predictions.form.count})
     else:
