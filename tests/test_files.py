@@ -10,7 +10,7 @@ import pytest
 
 from fti4cir.cli.terminal import require_folder_place
 from fti4cir.errors import InputError
-from fti4cir.files import replacing, require_folder
+from fti4cir.files import append, drop_partial_line, replacing, require_folder
 
 
 def test_a_folder(tmp_path: Path) -> None:
@@ -58,3 +58,15 @@ def test_a_new_file_may_be_read_by_those_who_may_read_others(tmp_path: Path) -> 
     with replacing(tmp_path / "new"):
         pass
     assert (tmp_path / "new").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_append_goes_on_after_the_last_whole_line(tmp_path: Path) -> None:
+    file = tmp_path / "lines.jsonl"
+    append(file, b"one\n")
+    append(file, b"two\nthr")  # and here the process is killed
+    assert drop_partial_line(file)
+    append(file, b"three\n")
+    assert file.read_bytes() == b"one\ntwo\nthree\n"
+    file.write_bytes(b"on")
+    assert not drop_partial_line(file)
+    assert file.read_bytes() == b""

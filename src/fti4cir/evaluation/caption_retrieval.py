@@ -18,12 +18,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..backbones.base import VisionFeatures
-from ..captions import table as captioned
+from ..captions.table import load_captioned_images
 from ..errors import InputError, ModelError
 from ..inversion.compose import encode_sentences
 from ..methods.registry import LEARNED, create
 from ..models.model import Model, require_one_encoder
-from .evaluate import Evaluation, Progress, share_first
+from ..progress import Progress
+from .evaluate import Evaluation, share_first
 from .metrics import first_equal, rank, recall_at, similarities
 
 CUTS = (1, 5, 10)
@@ -73,7 +74,7 @@ def load(
     root, table = Path(root), Path(table)
     if not root.is_dir():
         raise InputError(f"The root {root} is not a folder.")
-    found = captioned.load(root, table)
+    found = load_captioned_images(root, table)
     if found.missing and not allow_missing:
         raise InputError(
             f"{len(found.missing)} of the {len(found.missing) + len(found)} images in {table} are not under {root}, "

@@ -30,10 +30,11 @@ from torch.nn import functional as F
 from ..backbones.base import DualEncoder, VisionFeatures, image_fingerprint
 from ..benchmarks.base import Benchmark
 from ..errors import ImageError, ModelError
-from ..features.cache import FileSource, Say, compute
+from ..features.cache import FileSource, compute
 from ..images.decode import content_digest, decode_image, read_file
 from ..methods.base import Method
 from ..methods.untrained import Captioned
+from ..progress import Progress
 from .metrics import (
     Difference,
     average_precision_at,
@@ -51,8 +52,7 @@ _SHOWN = 10  # ranks that a report can count on
 _WORTH_SHOWING = 0.5  # of what a perfect ranking would reach
 _SCORES = 2**23  # scores held at a time while ranking: 32 MiB of float32, and a few times that to rank them
 
-Progress = Callable[[int, int], object]
-"""Called with the number of images done and the number in all."""
+Say = Callable[[str], object]
 
 
 @dataclass(frozen=True, eq=False)
@@ -417,7 +417,7 @@ def _encode_into(
     source = FileSource(tuple(str(path.absolute()) for path in paths))
     # A folder for each gallery and encoder, so that one DIR serves all benchmarks and models.
     key = hashlib.sha256("\0".join([image_fingerprint(encoder), *source.names]).encode()).hexdigest()[:16]
-    kept = compute(cache / key, encoder, source, say, local=False)
+    kept = compute(cache / key, encoder, source, local=False)
     for position, reason in kept.unreadable.items():
         lose(position, reason)
     gallery = np.empty((len(paths), encoder.joint_width), dtype=np.float32)

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from ..backbones.base import DualEncoder, VisionFeatures, image_fingerprint
 from ..captions.split import SplitCaption
 from ..errors import ModelError
-from ..features.cache import compute_rows
+from ..features.matrix import compute_rows
 from ..inversion.compose import encode_sentences
 from ..inversion.network import FineGrainedInversion, PseudoWords
 from ..inversion.prompts import Sentence, Slot, Template
@@ -397,7 +397,9 @@ class SearleObjective:
 
         shape = (len(rows), encoder.token_width)
         label = "words by optimisation"
-        self._tokens = compute_rows(corpus.cache, "inverted", made_of, shape, _BLOCK, make, corpus.say, label)
+        self._tokens = compute_rows(
+            corpus.cache, "inverted", made_of=made_of, shape=shape, block=_BLOCK, make=make, label=label
+        )
         self._place = {row: place for place, row in enumerate(rows)}
 
     def outputs(self, network: FineGrainedInversion, batch: Batch) -> dict[str, Tensor]:
@@ -427,7 +429,9 @@ def _class_features(corpus: Corpus) -> Tensor:
 
     made_of = [encoder.fingerprint, list(class_names()), [list(map(str, template)) for template in templates()]]
     shape, label = (count, encoder.joint_width), "features of concepts"
-    rows = compute_rows(corpus.cache, "concepts", made_of, shape, _CONCEPT_BLOCK, make, corpus.say, label)
+    rows = compute_rows(
+        corpus.cache, "concepts", made_of=made_of, shape=shape, block=_CONCEPT_BLOCK, make=make, label=label
+    )
     return torch.from_numpy(np.array(rows)).to(encoder.device)
 
 

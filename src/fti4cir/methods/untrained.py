@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..backbones.base import VisionFeatures
-from ..captions import table as captioned
+from ..captions.table import load_captioned_images
 from ..errors import InputError
 from ..inversion.prompts import Template
 
@@ -116,7 +116,7 @@ class Captioned:
     @classmethod
     def read(cls, model: TextEncoder, images: Path, table: Path) -> Captioned:
         """With captions from a table that `captions.table` reads; InputError if it cannot."""
-        data = captioned.load(images, table)
+        data = load_captioned_images(images, table)
         first = zip(data.names, data.captions, strict=True)
         return cls(model, {(images / name).absolute(): captions[0].text for name, captions in first})
 

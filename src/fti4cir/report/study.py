@@ -16,12 +16,12 @@ from torch import Tensor
 from ..benchmarks.base import Benchmark
 from ..errors import InputError
 from ..evaluation.caption_retrieval import COMPARED_BY, Descriptions, describe_retrieval
-from ..evaluation.evaluate import Evaluation, Progress, evaluate
-from ..features.cache import Say
+from ..evaluation.evaluate import Evaluation, Say, evaluate
 from ..inversion.network import FineGrainedInversion
 from ..methods.base import Method
 from ..methods.fti4cir import Inversion
 from ..models.model import Model, require_one_encoder
+from ..progress import Progress
 
 
 class Item(NamedTuple):
