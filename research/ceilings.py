@@ -29,7 +29,7 @@ from torch.nn import functional as F
 import fti4cir
 import mini_data
 from fti4cir.benchmarks.base import Benchmark
-from fti4cir.captions import table as captioned
+from fti4cir.captions.table import load_captioned_images
 from fti4cir.evaluation.evaluate import evaluate
 from fti4cir.features.cache import compute
 from fti4cir.methods.registry import create
@@ -90,8 +90,8 @@ def main() -> None:
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     work = options.work
     model = fti4cir.load("mini")
-    source = captioned.load(work / "pictures", work / "captions.jsonl")
-    features = compute(work / "features", model.encoder, source, _note)
+    source = load_captioned_images(work / "pictures", work / "captions.jsonl")
+    features = compute(work / "features", model.encoder, source)
     assert features.local is not None
     row_of = {name: row for row, name in enumerate(source.names)}
     pictures = mini_data.load(options.data)

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from fti4cir import cli
 from fti4cir.captions import generate as captioning
-from fti4cir.captions import table as captioned
 from fti4cir.captions.blip import BlipCaptioner
+from fti4cir.captions.table import load_captioned_images
 from terminal import one_error_line
 from tinyblip import blip_folder
 from tinyclip import picture
@@ -78,7 +78,7 @@ def test_captions_that_train_takes(
     assert f"fti4cir train --images '{photos}' --captions {output} --output my-model" in out
     assert err.startswith(f"captioner: {blip_folder}\n")
     assert "left out: Cannot read '5.png'" in err
-    assert captioned.load(photos, output).names == tuple(f"{number}.png" for number in range(9) if number != 5)
+    assert load_captioned_images(photos, output).names == tuple(f"{number}.png" for number in range(9) if number != 5)
     assert re.search(r"captions: 9 of 9 images, [\d.]+ a second; about 0 min left", err)
 
     assert run(*caption(photos, blip_folder, output)) == 0

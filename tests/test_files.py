@@ -10,7 +10,7 @@ import pytest
 
 from fti4cir.cli.terminal import require_folder_place
 from fti4cir.errors import InputError
-from fti4cir.files import replacing, require_folder, user_cache
+from fti4cir.files import append, drop_partial_line, replacing, require_folder, user_cache
 
 
 def test_a_folder(tmp_path: Path) -> None:
@@ -67,3 +67,15 @@ def test_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
         monkeypatch.delenv("XDG_CACHE_HOME")
         monkeypatch.setenv("HOME", str(tmp_path))
         assert user_cache() == tmp_path / ".cache" / "fti4cir"
+
+
+def test_append_goes_on_after_the_last_whole_line(tmp_path: Path) -> None:
+    file = tmp_path / "lines.jsonl"
+    append(file, b"one\n")
+    append(file, b"two\nthr")  # and here the process is killed
+    assert drop_partial_line(file)
+    append(file, b"three\n")
+    assert file.read_bytes() == b"one\ntwo\nthree\n"
+    file.write_bytes(b"on")
+    assert not drop_partial_line(file)
+    assert file.read_bytes() == b""

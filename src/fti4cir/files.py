@@ -47,7 +47,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     ...     _ = file.write(b"whole")
     """
     path = Path(path)
-    # Beside it, because a rename works within one disk only; hidden, for a folder may be listed meanwhile.
+    # Beside it, because a rename works within one disk only; hidden, because a folder of results may be listed.
     number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     partial = Path(name)
     try:
@@ -59,6 +59,20 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def append(path: str | Path, content: bytes) -> None:
+    """Write to the end of a file, through to the disk; makes the file if it is missing. OSError as of `replacing`."""
+    with open(path, "ab") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def drop_partial_line(path: str | Path) -> bool:
+    """Remove from the end of a file what a killed process left of one more line; whether the file has lines then."""
+    with open(path, "rb+") as file:
+        return file.truncate(file.read().rfind(b"\n") + 1) > 0
 
 
 def _mode(path: Path) -> int:

@@ -30,7 +30,7 @@ START, END = len(SPECIAL) + len(WORDS), SPECIAL.index("[SEP]")
 
 @pytest.fixture(scope="module")
 def captioner(blip_folder: Path) -> BlipCaptioner:
-    return blip.load(blip_folder, device="cpu")
+    return blip.load_captioner(blip_folder, device="cpu")
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_preprocessing_is_that_of_the_release(captioner: BlipCaptioner) -> None:
 def test_squeezing_is_that_of_transformers(blip_folder: Path) -> None:
     own = pytest.importorskip("transformers.models.blip.image_processing_pil_blip", reason="an earlier transformers")
     processor = own.BlipImageProcessorPil.from_pretrained(blip_folder)
-    captioner = blip.load(blip_folder, device="cpu", preprocessing="squeeze")
+    captioner = blip.load_captioner(blip_folder, device="cpu", preprocessing="squeeze")
     for size in SIZES:
         image = picture(size=size)
         expected = processor(image, return_tensors="pt").pixel_values[0]
@@ -105,7 +105,7 @@ def test_squeezing_is_that_of_transformers(blip_folder: Path) -> None:
 
 def test_a_preprocessing_that_is_none(blip_folder: Path) -> None:
     with pytest.raises(InputError, match="There is no preprocessing 'stretch'; there are target-pad, squeeze"):
-        blip.load(blip_folder, preprocessing="stretch")
+        blip.load_captioner(blip_folder, preprocessing="stretch")
 
 
 def test_a_folder_as_transformers_5_saves_it(captioner: BlipCaptioner, copy: Path) -> None:
@@ -114,25 +114,25 @@ def test_a_folder_as_transformers_5_saves_it(captioner: BlipCaptioner, copy: Pat
     (copy / "processor_config.json").write_text(json.dumps({"image_processor": settings}))
     captioner.tokenizer.save_pretrained(copy)
     (copy / "vocab.txt").unlink()
-    again = blip.load(copy, device="cpu")
+    again = blip.load_captioner(copy, device="cpu")
     torch.testing.assert_close(again.preprocess(picture()), captioner.preprocess(picture()))
     assert again.caption(again.preprocess(picture())[None]) == captioner.caption(captioner.preprocess(picture())[None])
 
 
 def test_fingerprint(captioner: BlipCaptioner, blip_folder: Path, copy: Path, tmp_path: Path) -> None:
-    assert blip.load(copy, device="cpu").fingerprint == captioner.fingerprint
-    assert blip.load(build(tmp_path / "other", seed=1), device="cpu").fingerprint != captioner.fingerprint
-    assert blip.load(copy, device="cpu", preprocessing="squeeze").fingerprint != captioner.fingerprint
+    assert blip.load_captioner(copy, device="cpu").fingerprint == captioner.fingerprint
+    assert blip.load_captioner(build(tmp_path / "other", seed=1), device="cpu").fingerprint != captioner.fingerprint
+    assert blip.load_captioner(copy, device="cpu", preprocessing="squeeze").fingerprint != captioner.fingerprint
     settings = json.loads((copy / "preprocessor_config.json").read_text())
     (copy / "preprocessor_config.json").write_text(json.dumps({**settings, "image_mean": [0.5, 0.5, 0.5]}))
-    assert blip.load(copy, device="cpu").fingerprint != captioner.fingerprint
+    assert blip.load_captioner(copy, device="cpu").fingerprint != captioner.fingerprint
 
 
 # -- pickled weights, which is all that the base captioner has on the hub -------------------------------------
 def test_pickled_weights(captioner: BlipCaptioner, copy: Path, pixels: torch.Tensor) -> None:
     torch.save(load_file(copy / "model.safetensors"), copy / "pytorch_model.bin")
     (copy / "model.safetensors").unlink()
-    assert blip.load(copy, device="cpu").caption(pixels) == captioner.caption(pixels)
+    assert blip.load_captioner(copy, device="cpu").caption(pixels) == captioner.caption(pixels)
 
 
 class Hostile:
@@ -147,7 +147,7 @@ def test_a_pickle_runs_no_code(copy: Path, tmp_path: Path) -> None:
     torch.save({"weight": Hostile(tmp_path / "was here")}, copy / "pytorch_model.bin")
     (copy / "model.safetensors").unlink()
     with pytest.raises(ModelError, match="cannot be loaded"):
-        blip.load(copy, device="cpu")
+        blip.load_captioner(copy, device="cpu")
     assert not (tmp_path / "was here").exists()
     pickle.loads(pickle.dumps(Hostile(tmp_path / "was here")))  # it would
     assert (tmp_path / "was here").exists()
@@ -162,7 +162,7 @@ def test_damaged_folders(copy: Path, name: str, damage: str) -> None:
     if damage == "cut":
         (copy / name).write_bytes(content[:10])
     with pytest.raises(ModelError, match="copy"):
-        blip.load(copy, device="cpu")
+        blip.load_captioner(copy, device="cpu")
 
 
 def test_weights_that_are_not_whole(copy: Path) -> None:
@@ -170,18 +170,18 @@ def test_weights_that_are_not_whole(copy: Path) -> None:
     torch.save(dict(list(weights.items())[:20]), copy / "pytorch_model.bin")
     (copy / "model.safetensors").unlink()
     with pytest.raises(ModelError, match="of a captioner's weights are not in it"):
-        blip.load(copy, device="cpu")
+        blip.load_captioner(copy, device="cpu")
 
 
 def test_a_clip_does_not_caption(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="clip"):
-        blip.load(build_clip(tmp_path / "clip"), device="cpu")
+        blip.load_captioner(build_clip(tmp_path / "clip"), device="cpu")
 
 
 def test_names_that_are_none(blip_folder: Path) -> None:
     for name in ("gone", "a/b/c", str(blip_folder / "config.json")):
         with pytest.raises(ModelError, match="There is no captioner"):
-            blip.load(name)
+            blip.load_captioner(name)
 
 
 # -- the hub --------------------------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ def test_the_base_captioner_is_pinned_and_its_weights_come_in_one_kind(
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
     monkeypatch.setattr(hub, "_require_answer", lambda *_: None)
-    assert blip.load("some/blip", device="cpu").name == "some/blip"
+    assert blip.load_captioner("some/blip", device="cpu").name == "some/blip"
     ((name, revision, patterns),) = asked
     assert (name, revision) == ("some/blip", None)
     assert not any("bin" in pattern for pattern in patterns)
@@ -208,13 +208,13 @@ def test_the_base_captioner_is_pinned_and_its_weights_come_in_one_kind(
     (copy / "model.safetensors").unlink()
     folder = copy
     asked.clear()
-    blip.load(device="cpu")
+    blip.load_captioner(device="cpu")
     assert [len(revision or "") for _, revision, _ in asked] == [40]  # found as soon as there are weights
 
     (copy / "pytorch_model.bin").unlink()
     asked.clear()
     with pytest.raises(ModelError, match="does not hold all the files"):
-        blip.load(device="cpu")
+        blip.load_captioner(device="cpu")
     first, second = (patterns for _, _, patterns in asked)
     assert not any("bin" in pattern for pattern in first)
     assert not any("safetensors" in pattern for pattern in second)
@@ -228,7 +228,7 @@ def test_without_a_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     with pytest.raises(ModelError, match=r"cannot be reached; go online.*HF_HOME"):
-        blip.load()
+        blip.load_captioner()
 
 
 def test_the_command_line_has_the_same_default() -> None:

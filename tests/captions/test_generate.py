@@ -17,10 +17,9 @@ from PIL import Image
 from torch import Tensor
 
 from fti4cir.captions import blip
-from fti4cir.captions import generate as captioning
-from fti4cir.captions import table as captioned
 from fti4cir.captions.blip import BlipCaptioner
 from fti4cir.captions.generate import CaptionReport, caption_images
+from fti4cir.captions.table import load_captioned_images
 from fti4cir.errors import InputError
 from tinyblip import blip_folder, build
 from tinyclip import picture
@@ -63,15 +62,22 @@ def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-class Lines(list[str]):
-    """What a run says."""
+@pytest.fixture(autouse=True)
+def logged(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What the runs log."""
+    caplog.set_level("INFO", logger="fti4cir")
+    return caplog
 
-    def left_out(self) -> int:
-        return sum(line.startswith("left out: ") for line in self)
+
+def left_out(logged: pytest.LogCaptureFixture) -> int:
+    """How many warnings of images that are left out there were since the last call."""
+    lines = [record.message for record in logged.records if record.levelname == "WARNING"]
+    logged.clear()
+    return sum(line.startswith("left out: ") for line in lines)
 
 
-def run(source: Path, output: Path, model: Path, say: Lines | None = None, batch_size: int = BATCH) -> CaptionReport:
-    return caption_images(source, output, model, batch_size=batch_size, say=(Lines() if say is None else say).append)
+def run(source: Path, output: Path, model: Path, batch_size: int = BATCH) -> CaptionReport:
+    return caption_images(source, output, model=model, batch_size=batch_size)
 
 
 def images_of(output: Path) -> list[str]:
@@ -82,13 +88,13 @@ def images_of(output: Path) -> list[str]:
 def test_what_training_reads(photos: Path, tmp_path: Path, blip_folder: Path, sizes: list[int]) -> None:
     output = tmp_path / "captions.jsonl"
     assert run(photos, output, blip_folder) == (PICTURES + 1, {})
-    data = captioned.load(photos, output)
+    data = load_captioned_images(photos, output)
     assert len(data) == PICTURES + 1
     assert data.missing == ()
     assert images_of(output) == sorted(data.names)
     assert "más/синий.png" in data.names
     assert sizes == [3, 3, 3, 3]
-    captioner = blip.load(blip_folder)
+    captioner = blip.load_captioner(blip_folder)
     for name, (caption,) in zip(data.names, data.captions, strict=True):  # each image has its own, not its neighbour's
         number = 99 if "/" in name else int(name[:2])
         image = picture(number, (48, 40) if "/" in name else (30 + number, 40))
@@ -106,10 +112,8 @@ def test_images_are_decoded_exactly_and_shown_as_asked(tmp_path: Path, blip_fold
             patch.setattr(
                 BlipCaptioner, "caption", lambda self, p, how=how: seen.setdefault(how, p) is None or real(self, p)
             )
-            caption_images(
-                tmp_path / "photos", tmp_path / f"{how}.jsonl", blip_folder, preprocessing=how, say=Lines().append
-            )
-        captioner = blip.load(blip_folder, preprocessing=how)
+            caption_images(tmp_path / "photos", tmp_path / f"{how}.jsonl", model=blip_folder, preprocessing=how)
+        captioner = blip.load_captioner(blip_folder, preprocessing=how)
         with Image.open(tmp_path / "photos" / "a.jpg") as image:
             assert torch.equal(seen[how][0], captioner.preprocess(image.convert("RGB")))
         assert json.loads((tmp_path / f"{how}.jsonl.meta.json").read_text())["preprocess"] == how
@@ -124,39 +128,45 @@ def test_a_tar(photos: Path, tmp_path: Path, blip_folder: Path) -> None:
     assert (tmp_path / "of tar.jsonl").read_bytes() == (tmp_path / "of folder.jsonl").read_bytes()
 
 
-def test_progress(photos: Path, tmp_path: Path, blip_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(captioning, "_TELL_EVERY", 0.0)
-    say = Lines()
-    run(photos, tmp_path / "c.jsonl", blip_folder, say)
-    assert [line.split(" images")[0] for line in say] == [f"captions: {done} of 12" for done in (3, 6, 9, 12)]
-    assert "a second; about 0 min left" in say[-1]
-
-
-def test_unreadable_images_are_told_each_time(
-    with_broken: Path, tmp_path: Path, blip_folder: Path, sizes: list[int]
+def test_progress(
+    photos: Path,
+    tmp_path: Path,
+    blip_folder: Path,
+    logged: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    output, say, again = tmp_path / "c.jsonl", Lines(), Lines()
-    report = run(with_broken, output, blip_folder, say)
+    monkeypatch.setattr("fti4cir.progress.EVERY", 0.0)
+    run(photos, tmp_path / "c.jsonl", blip_folder)
+    lines = logged.messages
+    assert [line.split(" images")[0] for line in lines] == [f"captions: {done} of 12" for done in (3, 6, 9, 12)]
+    assert "a second; about 0 min left" in lines[-1]
+
+
+def test_each_run_warns_of_unreadable_images(
+    with_broken: Path, tmp_path: Path, blip_folder: Path, sizes: list[int], logged: pytest.LogCaptureFixture
+) -> None:
+    output = tmp_path / "c.jsonl"
+    report = run(with_broken, output, blip_folder)
     assert report.captioned == PICTURES + 1 - len(BROKEN)
     assert list(report.unreadable) == BROKEN
     assert all("web page" in reason for reason in report.unreadable.values())
-    assert say.left_out() == len(BROKEN)
+    assert left_out(logged) == len(BROKEN)
     assert sizes == [3, 1, 3, 2]
     before = output.read_bytes()
-    assert run(with_broken, output, blip_folder, again) == report
-    assert again.left_out() == len(BROKEN)
+    assert run(with_broken, output, blip_folder) == report
+    assert left_out(logged) == len(BROKEN)
     assert output.read_bytes() == before
-    assert sizes == [3, 1, 3, 2]  # nothing was captioned anew
+    assert sizes == [3, 1, 3, 2]  # nothing was captioned again
 
 
-def test_a_mended_image_gets_its_caption_in_its_place(with_broken: Path, tmp_path: Path, blip_folder: Path) -> None:
+def test_a_repaired_image_gets_its_caption_in_its_place(with_broken: Path, tmp_path: Path, blip_folder: Path) -> None:
     output = tmp_path / "c.jsonl"
     run(with_broken, output, blip_folder)
     for number in (4, 5, 10):
         picture(number, (30 + number, 40)).save(with_broken / f"{number:02}.png")
     assert run(with_broken, output, blip_folder) == (PICTURES + 1, {})
-    run(with_broken, tmp_path / "anew.jsonl", blip_folder)
-    assert output.read_bytes() == (tmp_path / "anew.jsonl").read_bytes()
+    run(with_broken, tmp_path / "new.jsonl", blip_folder)
+    assert output.read_bytes() == (tmp_path / "new.jsonl").read_bytes()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, names are always text")
@@ -172,14 +182,15 @@ def test_a_name_that_is_not_utf8(photos: Path, tmp_path: Path, blip_folder: Path
 # -- going on -------------------------------------------------------------------------------------------------
 # One process forks a child for each moment, which is killed then; the last one runs to its end.
 KILLED = """
-import os, signal, sys
+import contextlib, os, signal, sys
 from pathlib import Path
 import transformers, torch
-from fti4cir.captions import generate as captioning
+from fti4cir.captions import output as output_
+from fti4cir.captions.generate import caption_images
 from test_generate import BATCH
 
 photos, blip, folder = map(Path, sys.argv[1:])
-real_append, real_replace = captioning._append, captioning._replace
+real_append = output_.append
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
@@ -187,32 +198,37 @@ def die():
 def cut(number, end):
     # Dies once the lines of batch `number` are written up to `end`.
     calls = 0
-    def append(output, records):
+    def append(output, content):
         nonlocal calls
         if calls == number:
-            text = "".join(captioning.json.dumps(record) + "\\n" for record in records)
+            text = content.decode()
             with open(output, "a") as file:
                 file.write(text[: end(text)])
             die()
         calls += 1
-        real_append(output, records)
-    captioning._append = append
+        real_append(output, content)
+    output_.append = append
 
 def before_the_note():
-    captioning._replace = lambda *_: die()
+    output_.replacing = lambda path: die()
 
 def half_a_note():
-    def replace(file, content):
-        file.with_name(file.name + ".tmp").write_bytes(content[:9])
-        die()
-    captioning._replace = replace
+    real = output_.replacing
+    @contextlib.contextmanager
+    def half(path):
+        with real(path) as file:
+            yield file
+            file.truncate(9)
+            file.flush()
+            die()
+    output_.replacing = half
 
 def run(output, patch):
     torch.set_num_threads(1)
     child = os.fork()
     if not child:
         patch()
-        captioning.caption_images(photos, output, blip, batch_size=BATCH, say=lambda line: None)
+        caption_images(photos, output, model=blip, batch_size=BATCH)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
@@ -247,24 +263,24 @@ def test_killed_at_any_moment(with_broken: Path, tmp_path: Path, blip_folder: Pa
     whole = (tmp_path / "whole.jsonl").read_bytes()
     assert whole.count(b"\n") == PICTURES + 1 - len(BROKEN)
     assert (tmp_path / "killed.jsonl").read_bytes() == whole
-    assert {path.name for path in tmp_path.glob("*.jsonl*")} == {
+    assert {path.name for path in tmp_path.glob("[!.]*.jsonl*")} == {
         f"{name}.jsonl{end}" for name in ("whole", "killed") for end in ("", ".meta.json")
     }
 
 
 def test_batches_are_the_same_after_an_interruption(
-    photos: Path, tmp_path: Path, blip_folder: Path, sizes: list[int]
+    photos: Path, tmp_path: Path, blip_folder: Path, sizes: list[int], logged: pytest.LogCaptureFixture
 ) -> None:
     output = tmp_path / "c.jsonl"
     run(photos, output, blip_folder)
     whole = output.read_bytes()
     output.write_bytes(b"".join(whole.splitlines(keepends=True)[:4]))  # the second batch is begun
     sizes.clear()
-    say = Lines()
-    run(photos, output, blip_folder, say)
+    logged.clear()
+    run(photos, output, blip_folder)
     assert sizes == [3, 3, 3]  # the second, whole, and the two after it
     assert output.read_bytes() == whole
-    assert say[0] == "going on: 4 of 12 images have their captions"
+    assert logged.messages[0] == "going on: 4 of 12 images captioned already"
 
 
 def test_a_full_disk_loses_nothing(
@@ -293,7 +309,7 @@ def test_a_caption_that_was_corrected_by_hand_stays(photos: Path, tmp_path: Path
     lines[2] = '{"image": "02.png", "caption": "a black dog on the grass"}'
     output.write_text("\n".join([*lines[:5], ""]))
     run(photos, output, blip_folder)
-    assert captioned.load(photos, output).captions[2][0].text == "a black dog on the grass"
+    assert load_captioned_images(photos, output).captions[2][0].text == "a black dog on the grass"
     assert len(images_of(output)) == PICTURES + 1
 
 
@@ -307,7 +323,7 @@ def test_captions_that_are_made_of_something_else(photos: Path, tmp_path: Path, 
     with pytest.raises(InputError, match="--batch-size 3, not 4"):
         run(photos, output, blip_folder, batch_size=4)
     with pytest.raises(InputError, match="--preprocess target-pad, not squeeze"):
-        caption_images(photos, output, blip_folder, batch_size=BATCH, preprocessing="squeeze")
+        caption_images(photos, output, model=blip_folder, batch_size=BATCH, preprocessing="squeeze")
     with pytest.raises(InputError, match="other images than are now in"):
         run(shutil.copytree(photos, tmp_path / "elsewhere"), output, blip_folder)
     picture(7).save(photos / "new.png")
@@ -326,7 +342,7 @@ def test_a_file_of_unknown_origin_is_not_touched(
     output.write_text("no line's end")
     if note is not None:
         (tmp_path / "diary.txt.meta.json").write_text(note)
-    with pytest.raises(InputError, match="holds something already"):
+    with pytest.raises(InputError, match="is not empty"):
         run(photos, output, blip_folder)
     assert output.read_text() == "no line's end"
 
@@ -339,7 +355,7 @@ def test_captions_damaged_by_hand(photos: Path, tmp_path: Path, blip_folder: Pat
         run(photos, output, blip_folder)
 
 
-def test_nothing_to_caption(tmp_path: Path, blip_folder: Path) -> None:
+def test_nothing_to_caption(tmp_path: Path, blip_folder: Path, logged: pytest.LogCaptureFixture) -> None:
     output = tmp_path / "c.jsonl"
     with pytest.raises(InputError, match="There is no folder or tar file"):
         run(tmp_path / "gone", output, blip_folder)
@@ -347,17 +363,16 @@ def test_nothing_to_caption(tmp_path: Path, blip_folder: Path) -> None:
     with pytest.raises(InputError, match="There are no images in"):
         run(tmp_path / "empty", output, blip_folder)
     (tmp_path / "empty" / "a.png").write_text("<html>")
-    say = Lines()
-    with pytest.raises(InputError, match=r"None of the 1 images in .* can be read"):
-        run(tmp_path / "empty", output, blip_folder, say)
-    assert say.left_out() == 1
+    with pytest.raises(InputError, match=r"None of the images in .* can be read \(1\)"):
+        run(tmp_path / "empty", output, blip_folder)
+    assert left_out(logged) == 1
 
 
 def test_outputs_that_cannot_be(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def too_late(*_: object) -> None:
         raise AssertionError("the captioner was loaded first")
 
-    monkeypatch.setattr(blip, "load", too_late)
+    monkeypatch.setattr(blip, "load_captioner", too_late)
     for output, says in (
         (tmp_path / "gone" / "c.jsonl", "No such file or directory"),
         (tmp_path, "Is a directory"),

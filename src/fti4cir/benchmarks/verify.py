@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,15 +13,14 @@ from typing import Any, NamedTuple
 
 from ..errors import ImageError
 from ..images.decode import CutImageWarning, decode_image, read_file, share_of
+from ..images.prefetch import prefetch
+from ..progress import Progress
 from .base import Benchmark, Query
 
-_CHUNK = 256  # images handed to the threads at a time: what there is to finish after Ctrl-C, and to hold in memory
+_CHUNK = 256  # images between two reports of progress
 _TINY = 16  # pixels
 # JPEG files are decoded at a fraction of their size. Every byte of them is still read, so a cut is still found.
 _AT_LEAST = 64
-
-Progress = Callable[[int, int], object]
-"""Called with the number of images done and the number in all."""
 
 
 class Fault(NamedTuple):
@@ -233,16 +231,10 @@ def verify(name: str, benchmarks: Sequence[Benchmark], progress: Progress | None
 
 def _examine(paths: Sequence[Path], progress: Progress | None) -> Iterator[tuple[Path, str | None, bool]]:
     """For each file, what is wrong with it, if anything, and whether it can be read nevertheless."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        try:
-            for start in range(0, len(paths), _CHUNK):
-                chunk = paths[start : start + _CHUNK]
-                yield from ((path, *found) for path, found in zip(chunk, pool.map(_look, chunk), strict=True))
-                if progress is not None:
-                    progress(start + len(chunk), len(paths))
-        finally:
-            # After Ctrl-C nobody waits for images that nobody will hear of.
-            pool.shutdown(cancel_futures=True)
+    for done, (path, found) in enumerate(zip(paths, prefetch(_look, paths), strict=True), start=1):
+        yield (path, *found)
+        if progress is not None and (done % _CHUNK == 0 or done == len(paths)):
+            progress(done, len(paths))
 
 
 def _look(path: Path) -> tuple[str | None, bool]:

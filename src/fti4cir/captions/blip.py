@@ -79,7 +79,7 @@ class BlipCaptioner:
         return [cut_last_word(text) for text in texts]
 
 
-def load(
+def load_captioner(
     name_or_dir: str | Path = BASE,
     device: str | torch.device | None = None,
     preprocessing: Preprocessing = "target-pad",

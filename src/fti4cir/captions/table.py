@@ -75,7 +75,7 @@ class CaptionedImages:
             yield TarReader(self.source, tar)
 
 
-def load(images: str | Path, captions: str | Path) -> CaptionedImages:
+def load_captioned_images(images: str | Path, captions: str | Path) -> CaptionedImages:
     """Match captions with images.
 
     Captions come as a CSV with the columns `image` and `caption`, or as JSON lines with these fields, any

@@ -22,7 +22,7 @@ from ..errors import FtiError
 from .commands import checked
 from .evaluating import evaluate
 from .searching import demo, explain, index, search
-from .terminal import fail, is_first, note, open_streams, say
+from .terminal import fail, is_first, log_as_notes, note, open_streams, say
 from .training import caption, convert, train
 from .verifying import verify
 
@@ -115,7 +115,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     try:
-        with _warnings_as_notes():
+        with _warnings_as_notes(), log_as_notes():
             return app(list(arguments), prog_name="fti4cir", standalone_mode=False) or 0
     except typer.TyperException as error:
         # Without any argument, the message is the whole help.

@@ -11,6 +11,7 @@ import typer
 
 from ..errors import InputError, StoreError
 from ..files import is_uri, require_folder
+from ..wording import counted
 from .models import DEFAULT_MODEL, ModelOption, StoreModelOption, hint, load_model, located
 from .terminal import JsonOption, note, print_json, progress_bar, require_file_place, require_folder_place, say
 
@@ -178,7 +179,7 @@ def demo(
             f"The demo keeps its index in '{location}', which cannot be used ({reason}); delete that folder, or set "
             "XDG_CACHE_HOME to another place."
         ) from error
-    say(f"{report.total} images of {chosen.folder}")
+    say(f"{counted(report.total, 'image')} of {chosen.folder}")
     collection = Collection(loaded, store)
     for example in chosen.examples:
         say()
@@ -220,7 +221,7 @@ def _bring_up_to_date(store: Store, model: Model, patience: float | None = None)
     from ..search.collection import Collection
 
     with progress_bar("indexing") as progress:
-        report = Collection(model, store).update(progress=progress, say=note, patience=patience)
+        report = Collection(model, store).update(progress=progress, patience=patience)
     for _, reason in report.skipped:
         note(f"skipped: {reason}")
     return report
@@ -234,8 +235,10 @@ def _note_unsupported(report: IndexReport) -> None:
 def _not_supported(kind: str, paths: Sequence[Path]) -> str:
     """Names a kind of files in the folder that are not read, and their endings."""
     endings = ", ".join(sorted({path.suffix.lower() for path in paths}))
-    files, them = ("file", "it") if len(paths) == 1 else ("files", "them")
-    return f"not supported: {len(paths)} {kind} {files} ({endings}); export {them} as JPEG or PNG to find {them}"
+    them = "it" if len(paths) == 1 else "them"
+    return (
+        f"not supported: {counted(len(paths), f'{kind} file')} ({endings}); export {them} as JPEG or PNG to find {them}"
+    )
 
 
 def _hint_once(report: IndexReport, model: Model) -> None:
@@ -246,8 +249,8 @@ def _hint_once(report: IndexReport, model: Model) -> None:
 
 def _counts(report: IndexReport) -> str:
     return (
-        f"{report.total} images: {report.added} added, {report.updated} updated, {report.unchanged} unchanged, "
-        f"{report.removed} removed, {report.moved} moved, {len(report.skipped)} skipped"
+        f"{counted(report.total, 'image')}: {report.added} added, {report.updated} updated, "
+        f"{report.unchanged} unchanged, {report.removed} removed, {report.moved} moved, {len(report.skipped)} skipped"
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from ..escaping import escape
 from ..files import is_uri
 
 if TYPE_CHECKING:
-    from ..search.indexing import Progress
+    from ..progress import Progress
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else, on stdout.")]
 
@@ -48,6 +49,33 @@ def note(message: str) -> None:
     """Say something beside the result."""
     if is_first():
         print(escape(message), file=sys.stderr)
+
+
+class _LogLines(logging.Handler):
+    """Shows what the library logs as notes: a line each, without level or name."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            note(record.getMessage())
+        except Exception:
+            self.handleError(record)
+
+
+@contextmanager
+def log_as_notes() -> Iterator[None]:
+    """Show on stderr what the library logs, from INFO on.
+
+    Each line goes to what `sys.stderr` is then: while a progress bar is shown, a stream that puts lines above the bar.
+    """
+    logger, handler = logging.getLogger("fti4cir"), _LogLines(logging.INFO)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
 
 
 def is_first() -> bool:

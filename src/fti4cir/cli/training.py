@@ -11,6 +11,7 @@ import typer
 from ..errors import InputError
 from ..methods import registry
 from ..models.names import CAPTIONER, fetch_captioner
+from ..wording import counted
 from .models import BACKBONES, DEFAULT_MODEL, check, require
 from .terminal import is_first, note, require_file, require_file_place, require_folder_place, require_images, say
 
@@ -47,8 +48,9 @@ def caption(
     from ..captions.generate import caption_images
 
     note(f"captioner: {model}")
-    report = caption_images(images, output, model, batch_size=batch_size, preprocessing=preprocess, say=note)
-    say(f"{report.captioned} images captioned in {output}, {len(report.unreadable)} left out; now train on them:")
+    report = caption_images(images, output, model=model, batch_size=batch_size, preprocessing=preprocess)
+    images_captioned = counted(report.captioned, "image")
+    say(f"{images_captioned} captioned in {output}, {len(report.unreadable)} left out; now train on them:")
     quoted = [shlex.quote(str(path)) for path in (images, output)]
     say(f"  fti4cir train --images {quoted[0]} --captions {quoted[1]} --output my-model")
 

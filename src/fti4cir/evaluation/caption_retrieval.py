@@ -18,12 +18,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..backbones.base import VisionFeatures
-from ..captions import table as caption_table
+from ..captions.table import load_captioned_images
 from ..errors import InputError, ModelError
 from ..inversion.compose import encode_sentences
 from ..methods import registry
 from ..models.model import Model, require_one_encoder
-from .gallery import Progress, share_first
+from ..progress import Progress
+from .gallery import share_first
 from .metrics import first_equal, rank, recall_at, similarities
 from .results import Evaluation
 
@@ -59,7 +60,7 @@ def load(
     seed: int = 0,
     allow_missing: bool = False,
 ) -> Descriptions:
-    """Images and captions, in the form that training reads (`captions.table.load`).
+    """Images and captions, in the form that training reads (`captions.table.load_captioned_images`).
 
     Args:
         root: the folder with the images.
@@ -74,7 +75,7 @@ def load(
     root, table = Path(root), Path(table)
     if not root.is_dir():
         raise InputError(f"The root {root} is not a folder.")
-    found = caption_table.load(root, table)
+    found = load_captioned_images(root, table)
     if found.missing and not allow_missing:
         raise InputError(
             f"{len(found.missing)} of the {len(found.missing) + len(found)} images in {table} are not under {root}, "

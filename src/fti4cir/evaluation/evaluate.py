@@ -13,7 +13,8 @@ from ..backbones.base import DualEncoder
 from ..benchmarks.base import Benchmark
 from ..errors import ImageError, ModelError
 from ..methods.base import Method, NeedsFiles
-from .gallery import Progress, encode, encode_cached
+from ..progress import Progress
+from .gallery import encode, encode_cached
 from .metrics import first_equal
 from .queries import QueryComposer
 from .ranking import judge, rank_gallery

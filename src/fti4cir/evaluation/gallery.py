@@ -10,7 +10,6 @@ rounded depends on the batch that its image was in and on the processor, so copi
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -31,7 +30,6 @@ from ..images.prefetch import prefetch
 from .queries import QueryComposer
 from .ranking import blocks
 
-_logger = logging.getLogger(__name__)
 _BATCH = 32  # images through the image tower at a time
 _NORMALISED = 2**13  # cached features normalised at a time
 
@@ -68,7 +66,7 @@ def encode_cached(
     source = FileSource(tuple(str(path.absolute()) for path in paths))
     # A folder for each gallery and encoder, so that one DIR serves all benchmarks and models.
     key = hashlib.sha256("\0".join([image_fingerprint(encoder), *source.names]).encode()).hexdigest()[:16]
-    kept = compute(cache / key, encoder, source, _logger.info, local=False)
+    kept = compute(cache / key, encoder, source, local=False)
     for position, reason in kept.unreadable.items():
         lose(position, reason)
     gallery = np.empty((len(paths), encoder.joint_width), dtype=np.float32)

@@ -1,9 +1,9 @@
-"""What a frozen encoder makes of images and sentences, computed once and read from memory-mapped files.
+"""A frozen encoder's features of images, computed once and read from memory-mapped files.
 
-A cache is a folder. `image.f32` and `local.f16` hold the images' features, which grow in blocks of fixed
-images; a block counts once `blocks.jsonl` has a line for it, whatever else a process that was killed left
-behind. The line also notes what the block's files were: their size and time, which are compared on each use, and
-a digest of their content, which decides where those differ.
+A cache is a folder. `image.f32` and `local.f16` hold the features. They are written in blocks of fixed images. A
+block counts once `blocks.jsonl` has a line for it, whatever else a killed process left behind. The line also notes
+what the block's files were: their size and time, which are compared on each use, and a digest of their content, which
+decides where those differ.
 """
 
 from __future__ import annotations
@@ -11,12 +11,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import math
-import os
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,16 +27,17 @@ from torch import Tensor
 
 from ..backbones.base import DualEncoder, VisionFeatures, image_fingerprint
 from ..errors import CacheError, ImageError, ModelError, NoRoomError
+from ..files import append, drop_partial_line, replacing
 from ..images.decode import FileReader, content_digest, decode_image
-from ..inversion.compose import encode_sentences
+from ..images.prefetch import prefetch
+from ..progress import ProgressLog
+from .matrix import write_rows, writing
 
-Say = Callable[[str], None]
+_logger = logging.getLogger(__name__)
 
 _BLOCK = 64
-"""Images that pass the image tower together: the same ones with an interruption as without, for how many there
-are in a batch may decide how their features are rounded."""
-_TEXT_BLOCK = 256
-"""Sentences that pass the text tower together, likewise."""
+"""Images that pass the image tower together. They are the same with an interruption as without, because the size of a
+batch may decide how features are rounded."""
 
 
 class Reader(Protocol):
@@ -126,11 +125,11 @@ class StreamedFeatures:
         if self._reader is None:
             self._reader = self._opened.enter_context(self._source.reader())
         names = [self._source.names[row] for row in rows]
-        pictures = list(_prepare(names, self._reader, self._encoder))
-        for picture in pictures:
-            if isinstance(picture.pixels, ImageError):
-                raise picture.pixels
-        pixels = [picture.pixels for picture in pictures if isinstance(picture.pixels, Tensor)]
+        images = list(_prepare(names, self._reader, self._encoder))
+        for prepared in images:
+            if isinstance(prepared.pixels, ImageError):
+                raise prepared.pixels
+        pixels = [image.pixels for image in images if isinstance(image.pixels, Tensor)]
         blocks = [
             self._encoder.encode_pixels(torch.stack(pixels[start : start + _BLOCK]))
             for start in range(0, len(pixels), _BLOCK)
@@ -145,18 +144,17 @@ class StreamedFeatures:
 
 
 def compute(
-    folder: Path, encoder: DualEncoder, source: Source, say: Say, local: bool = True, share: Share | None = None
+    folder: Path, encoder: DualEncoder, source: Source, *, local: bool = True, share: Share | None = None
 ) -> Features:
-    """Compute the features of all images, as far as `folder` does not hold them yet.
+    """Compute the features of all images that `folder` does not hold yet; logs progress.
 
-    An image whose file has changed since is computed anew, together with its block.
+    An image whose file has changed since is computed again, together with its block.
 
     Args:
         folder: the cache; made if missing.
         encoder: the frozen dual encoder.
         source: the images.
-        say: gets a line of progress now and then.
-        local: whether the local features are kept, too; they are by far the larger part.
+        local: whether the local features are kept, too. They are by far the larger part.
         share: of several processes that call this together, each computes its share of the blocks.
 
     Raises:
@@ -174,26 +172,20 @@ def compute(
     with source.reader() as reader:
         todo = cache.outdated(reader, write=share.rank == 0)
         share.wait()  # until all have looked, before the first writes
-        _compute_blocks(cache, todo[share.rank :: share.world], reader, say)
+        _compute_blocks(cache, todo[share.rank :: share.world], reader)
     share.wait()
     return cache.features()
 
 
-def _compute_blocks(cache: _Cache, todo: Sequence[int], reader: Reader, say: Say) -> None:
-    started = told = time.monotonic()
+def _compute_blocks(cache: _Cache, todo: Sequence[int], reader: Reader) -> None:
+    progress = ProgressLog(_logger, "image features", total=cache.images_in(todo), unit="images")
     done = 0
-    for number, block in enumerate(todo):
+    for block in todo:
         done += cache.compute_block(block, reader)
-        if time.monotonic() - told > 10 or number == len(todo) - 1:
-            told = time.monotonic()
-            left = (told - started) / (number + 1) * (len(todo) - number - 1)
-            say(
-                f"image features: block {number + 1} of {len(todo)}, {done / (told - started):.0f} images a second; "
-                f"about {left / 60:.0f} min left"
-            )
+        progress.update(done)
 
 
-def require_room(folder: Path, encoder: DualEncoder, count: int, local: bool = True) -> None:
+def require_room(folder: Path, encoder: DualEncoder, *, count: int, local: bool = True) -> None:
     """Refuse to lay out the features of `count` images where the disk has too little room; NoRoomError says so."""
     if (folder / "key").exists():
         return
@@ -201,7 +193,7 @@ def require_room(folder: Path, encoder: DualEncoder, count: int, local: bool = T
     needed = sum(
         math.prod(shape) * np.dtype(kind).itemsize for name, (kind, shape) in layout if local or name == "image"
     )
-    with _writing(folder):
+    with writing(folder):
         existing = next(parent for parent in (folder, *folder.resolve().parents) if parent.exists())
         free = shutil.disk_usage(existing).free
     if needed > free:
@@ -236,25 +228,24 @@ class _Cache:
         """Lay the files out if there are none; cut off what a killed process left of a line."""
         key = self.folder / "key"
         if not key.exists():
-            require_room(self.folder, self.encoder, len(self.names), "local" in self.files)
+            require_room(self.folder, self.encoder, count=len(self.names), local="local" in self.files)
             self._lay_out(key)
         if key.read_text() != self.key:
             raise CacheError(
                 f"{self.folder} holds the features of other images or of another encoder; delete it or choose "
                 "another folder."
             )
-        with _writing(self.folder):
-            written = self.journal.read_bytes()
-            os.truncate(self.journal, written.rfind(b"\n") + 1)
+        with writing(self.folder):
+            drop_partial_line(self.journal)
 
     def _lay_out(self, key: Path) -> None:
-        with _writing(self.folder):
+        with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             for path in (*(path for path, _, _ in self.files.values()), self.journal):
                 path.write_bytes(b"")
-            # Last and at one go: where there is a key, the files are there too.
-            (self.folder / "key.tmp").write_text(self.key)
-            (self.folder / "key.tmp").replace(key)
+            # Last, and whole: where there is a key, the files are there too.
+            with replacing(key) as file:
+                file.write(self.key.encode())
 
     def entries(self) -> dict[int, dict[str, Any]]:
         """The journal's last line of each block, unless that takes the block back."""
@@ -294,13 +285,13 @@ class _Cache:
         names = self._names_of(block)
         start, count = block * _BLOCK, len(names)
         stamps = [reader.stamp(name) for name in names]  # before the contents, which may change in between
-        pictures = list(_prepare(names, reader, self.encoder))
+        images = list(_prepare(names, reader, self.encoder))
         rows = {name: np.zeros((count, *shape[1:]), kind) for name, (_, kind, shape) in self.files.items()}
-        readable = [place for place, picture in enumerate(pictures) if isinstance(picture.pixels, Tensor)]
+        readable = [place for place, image in enumerate(images) if isinstance(image.pixels, Tensor)]
         if readable:
-            pixels = [picture.pixels for picture in pictures if isinstance(picture.pixels, Tensor)]
+            pixels = [image.pixels for image in images if isinstance(image.pixels, Tensor)]
             features = self.encoder.encode_pixels(torch.stack(pixels))
-            with np.errstate(over="ignore"):  # told of below
+            with np.errstate(over="ignore"):  # the check below reports it
                 for name, values in rows.items():
                     values[readable] = getattr(features, name).cpu().numpy()
         if not all(np.isfinite(values).all() for values in rows.values()):
@@ -311,23 +302,23 @@ class _Cache:
         entry = {
             "block": block,
             "stamps": stamps,
-            "digests": [picture.digest for picture in pictures],
+            "digests": [image.digest for image in images],
             "unreadable": {
-                start + place: str(picture.pixels)
-                for place, picture in enumerate(pictures)
-                if isinstance(picture.pixels, ImageError)
+                start + place: str(image.pixels)
+                for place, image in enumerate(images)
+                if isinstance(image.pixels, ImageError)
             },
         }
         self._note({"block": block})  # takes back what an earlier line said, before its rows are overwritten
-        with _writing(self.folder):
+        with writing(self.folder):
             for name, (path, _, _) in self.files.items():
-                _write_rows(path, start, rows[name])
+                write_rows(path, start, rows[name])
         self._note(entry)
         return count
 
     def _note(self, entry: Mapping[str, Any]) -> None:
-        with _writing(self.folder), open(self.journal, "a", encoding="utf-8") as lines:
-            lines.write(json.dumps(entry) + "\n")
+        with writing(self.folder):
+            append(self.journal, (json.dumps(entry) + "\n").encode())
 
     def features(self) -> Features:
         """The whole cache, mapped into memory."""
@@ -336,7 +327,7 @@ class _Cache:
             size = math.prod(shape) * np.dtype(kind).itemsize
             if not path.exists() or path.stat().st_size != size:
                 raise CacheError(
-                    f"The features in {self.folder} are damaged: {path.name} has not its size; delete {self.folder}."
+                    f"The features in {self.folder} are damaged: {path.name} has the wrong size; delete {self.folder}."
                 )
             mapped[name] = np.memmap(path, kind, "r", shape=shape)
         entries = [entry for _, entry in sorted(self.entries().items())]
@@ -344,18 +335,22 @@ class _Cache:
         digests = [digest for entry in entries for digest in entry["digests"]]
         return Features(mapped["image"], mapped.get("local"), unreadable, digests)
 
+    def images_in(self, blocks: Sequence[int]) -> int:
+        """The number of images in these blocks."""
+        return sum(len(self._names_of(block)) for block in blocks)
+
     def _names_of(self, block: int) -> Sequence[str]:
         return self.names[block * _BLOCK : (block + 1) * _BLOCK]
 
 
-class _Picture(NamedTuple):
+class _Prepared(NamedTuple):
     pixels: Tensor | ImageError
     """The tower's input (3, S, S), or why there is none."""
     digest: str | None
     """Of the file's content; None if it could not be read."""
 
 
-def _prepare(names: Sequence[str], reader: Reader, encoder: DualEncoder) -> Iterator[_Picture]:
+def _prepare(names: Sequence[str], reader: Reader, encoder: DualEncoder) -> Iterator[_Prepared]:
     """Read and decode images, in order."""
 
     def contents() -> Iterator[tuple[str, bytes | ImageError]]:
@@ -365,117 +360,22 @@ def _prepare(names: Sequence[str], reader: Reader, encoder: DualEncoder) -> Iter
             except ImageError as error:
                 yield name, error
 
-    def prepare(item: tuple[str, bytes | ImageError]) -> _Picture:
+    def prepare(item: tuple[str, bytes | ImageError]) -> _Prepared:
         name, content = item
         if isinstance(content, ImageError):
-            return _Picture(content, None)
+            return _Prepared(content, None)
         try:
             pixels = encoder.preprocess(decode_image(content, name).image)
         except ImageError as error:
-            return _Picture(error, content_digest(content))
-        return _Picture(pixels, content_digest(content))
+            return _Prepared(error, content_digest(content))
+        return _Prepared(pixels, content_digest(content))
 
-    # `map` reads all contents in this thread, for a tar file has one position; decoding is shared.
-    with ThreadPoolExecutor(2) as pool:
-        yield from pool.map(prepare, contents())
+    # The contents are read in this thread, because a tar file has one position; threads decode them.
+    yield from prefetch(prepare, contents())
 
 
 def _digest(name: str, reader: Reader) -> str | None:
     try:
         return content_digest(reader.read(name))
-    except ImageError:  # told where the block is computed
+    except ImageError:  # the block notes the reason when it is computed
         return None
-
-
-def compute_texts(
-    folder: Path, encoder: DualEncoder, texts: Sequence[str], say: Say, label: str = "text features"
-) -> NDArray[np.float32]:
-    """Compute the features of texts, as far as `folder` does not hold them yet: (N, D), not normalised.
-
-    `label` is what they are called in the lines of progress.
-
-    Raises:
-        CacheError: if the folder cannot be written to.
-
-    """
-
-    def encode(start: int, stop: int) -> Tensor:
-        with torch.no_grad():
-            return encode_sentences(encoder, [(text,) for text in texts[start:stop]])
-
-    made_of = [encoder.fingerprint, list(texts)]
-    return compute_rows(folder, "texts", made_of, (len(texts), encoder.joint_width), _TEXT_BLOCK, encode, say, label)
-
-
-def compute_rows(
-    folder: Path,
-    name: str,
-    made_of: object,
-    shape: tuple[int, int],
-    block: int,
-    make: Callable[[int, int], Tensor],
-    say: Say,
-    label: str | None = None,
-) -> NDArray[np.float32]:
-    """Compute a matrix by blocks of rows, as far as `folder` does not hold it yet.
-
-    Args:
-        folder: the cache; made if missing.
-        name: what the rows are called in file names.
-        made_of: all that decides the rows, as JSON can say it; each such matrix has a file of its own.
-        shape: rows and columns.
-        block: rows that are made together, the same ones with an interruption as without.
-        make: gives the rows from `start` up to `stop`, float32.
-        say: gets a line of progress now and then.
-        label: what the rows are called in these lines, such as "features of captions"; None: `name`.
-
-    Raises:
-        CacheError: if the folder cannot be written to.
-
-    """
-    key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
-    path = folder / f"{name}-{key}.f32"
-    if not path.exists():
-        partial = path.with_suffix(".part")
-        block_size = 4 * shape[1] * block
-        with _writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            partial.touch()
-            done = partial.stat().st_size // block_size
-            started = told = time.monotonic()
-            with open(partial, "r+b") as file:
-                file.truncate(done * block_size)
-                file.seek(0, os.SEEK_END)
-                for start in range(done * block, shape[0], block):
-                    stop = min(start + block, shape[0])
-                    file.write(make(start, stop).float().cpu().numpy().tobytes())
-                    file.flush()
-                    if time.monotonic() - told > 10 or stop == shape[0]:
-                        told = time.monotonic()
-                        left = (told - started) / (stop - done * block) * (shape[0] - stop)
-                        say(f"{label or name}: {stop} of {shape[0]}; about {left / 60:.0f} min left")
-                os.fsync(file.fileno())
-            partial.replace(path)
-    if path.stat().st_size != 4 * math.prod(shape):
-        raise CacheError(f"The {name} in {path} are damaged; delete the file.")
-    rows: NDArray[np.float32] = np.memmap(path, np.float32, "r", shape=shape)
-    return rows
-
-
-def _write_rows(path: Path, start: int, rows: NDArray[Any]) -> None:
-    """Write rows of a file of equal rows, beginning with row `start`, through to the disk."""
-    with open(path, "r+b") as file:
-        file.seek(start * rows[0].nbytes)
-        file.write(rows.tobytes())
-        file.flush()
-        os.fsync(file.fileno())
-
-
-@contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """CacheError for what goes wrong while a folder is written to."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise CacheError(f"{folder} cannot be written to: {reason}; what was saved before is kept.") from error

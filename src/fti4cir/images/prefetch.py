@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 
 def prefetch(
     function: Callable[[Item], Result], items: Iterable[Item], *, ahead: int = 64, workers: int | None = None
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Results of a function for each item, in order, computed by threads a few items ahead.
 
     Unlike `Executor.map`, which would soon hold the images of a whole folder, this holds at most `ahead` + 1 results.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..captions.table import load
+from ..captions.table import load_captioned_images
 from ..errors import InputError
 from ..inversion.prompts import Template
 from ..models.queries import Queries
@@ -33,7 +33,7 @@ class Captioned:
     @classmethod
     def read(cls, model: TextEncoder, images: Path, table: Path) -> Captioned:
         """With captions from a table that `captions.table` reads; InputError if it cannot."""
-        data = load(images, table)
+        data = load_captioned_images(images, table)
         first = zip(data.names, data.captions, strict=True)
         return cls(model, {(images / name).absolute(): captions[0].text for name, captions in first})
 

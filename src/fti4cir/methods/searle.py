@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..backbones.base import image_fingerprint
-from ..features.cache import compute_rows
+from ..features.matrix import compute_rows
 from ..inversion.network import FineGrainedInversion
 from ..training import losses
 from ..training.config import TrainingConfig
@@ -74,7 +74,9 @@ class SearleObjective:
 
         shape = (len(rows), encoder.token_width)
         label = "words by optimisation"
-        self._tokens = compute_rows(corpus.cache, "inverted", made_of, shape, _BLOCK, make, corpus.say, label)
+        self._tokens = compute_rows(
+            corpus.cache, "inverted", made_of=made_of, shape=shape, block=_BLOCK, make=make, label=label
+        )
         self._place = {row: place for place, row in enumerate(rows)}
 
     def outputs(self, network: FineGrainedInversion, batch: Batch) -> dict[str, Tensor]:
@@ -104,7 +106,9 @@ def _class_features(corpus: Corpus) -> Tensor:
 
     made_of = [encoder.fingerprint, list(class_names()), [list(map(str, template)) for template in templates()]]
     shape, label = (count, encoder.joint_width), "features of concepts"
-    rows = compute_rows(corpus.cache, "concepts", made_of, shape, CLASS_BLOCK, make, corpus.say, label)
+    rows = compute_rows(
+        corpus.cache, "concepts", made_of=made_of, shape=shape, block=CLASS_BLOCK, make=make, label=label
+    )
     return torch.from_numpy(np.array(rows)).to(encoder.device)
 
 

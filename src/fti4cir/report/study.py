@@ -17,12 +17,12 @@ from ..benchmarks.base import Benchmark
 from ..errors import InputError
 from ..evaluation.caption_retrieval import COMPARED_BY, Descriptions, describe_retrieval
 from ..evaluation.evaluate import evaluate
-from ..evaluation.gallery import Progress
 from ..evaluation.results import Evaluation
 from ..inversion.network import FineGrainedInversion
 from ..methods.base import Method
 from ..methods.fti4cir import Inversion
 from ..models.model import Model, require_one_encoder
+from ..progress import Progress
 
 
 class Item(NamedTuple):

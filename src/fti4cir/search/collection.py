@@ -16,9 +16,10 @@ from ..escaping import escape
 from ..files import require_folder
 from ..html import data_uri, render
 from ..images.decode import ImageSource, open_image
+from ..progress import Progress
 from . import indexing
 from .choice import model_of_folder, model_of_store
-from .indexing import IndexReport, Progress, Say
+from .indexing import IndexReport
 from .searcher import Result, Searcher
 from .store import Store
 
@@ -103,11 +104,9 @@ class Collection:
         """The images' paths, absolute, in the order of their names."""
         return iter([self.folder / name for name in sorted(self.store.files())])
 
-    def update(
-        self, *, progress: Progress | None = None, say: Say | None = None, patience: float | None = None
-    ) -> IndexReport:
+    def update(self, *, progress: Progress | None = None, patience: float | None = None) -> IndexReport:
         """Bring the index up to date with the folder; all else as of `indexing.index_folder`."""
-        return indexing.index_folder(self.folder, self.store, self.model, progress, say, patience)
+        return indexing.index_folder(self.folder, self.store, self.model, progress=progress, patience=patience)
 
     def search(
         self,

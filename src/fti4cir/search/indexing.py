@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -21,10 +23,15 @@ from ..errors import ImageError, InputError
 from ..escaping import is_utf8
 from ..files import is_uri
 from ..images.decode import content_digest, decode_image, find_images, read_file
+from ..images.prefetch import prefetch
+from ..progress import Progress
+from ..wording import counted
 from .store import FileState, Row, Store, StoreInfo, location_for
 
 if TYPE_CHECKING:
     from ..models.model import Model
+
+_logger = logging.getLogger(__name__)
 
 BATCH = 32
 """Images that the model encodes at once."""
@@ -38,12 +45,6 @@ _AHEAD = 2 * BATCH
 # Where no lock can be had, another writer may undo what this one did (both make the table, say). Then what is
 # missing is written again, but not for ever.
 _ROUNDS = 3
-
-Progress = Callable[[int, int], object]
-"""Is told how many images are done, of how many that have to be read."""
-
-Say = Callable[[str], object]
-"""Takes a sentence for the user."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,8 @@ def index_folder(
     folder: str | Path,
     store: Store,
     model: Model,
+    *,
     progress: Progress | None = None,
-    say: Say | None = None,
     patience: float | None = None,
 ) -> IndexReport:
     """Bring a store up to date with a folder and those below it.
@@ -116,9 +117,10 @@ def index_folder(
     from there. Files that cannot be read are skipped and listed. What cannot be looked at for the moment (a
     folder that cannot be listed, a file that cannot be opened) stays in the store as it is.
 
-    One process at a time indexes into a store on a local disk, if there is anything to do. Others wait, and
-    `say` says so; then they go on from what that process has written. With `patience`, in seconds, this waits
-    only so long, or as long as the store is empty, and then leaves the work to the other process.
+    One process at a time indexes into a store on a local disk, if there is anything to do. Others wait, which is
+    logged, and then go on from what that process has written. With `patience`, in seconds, this waits only so long,
+    or as long as the store is empty, and then leaves the work to the other process. `progress` counts the images that
+    have to be read.
 
     Raises InputError if the folder cannot be listed, StoreError if the store belongs to another folder or
     model or cannot be written.
@@ -130,7 +132,7 @@ def index_folder(
     run.look()
     if run.seen.up_to_date:
         return run.report()
-    waiting = _Waiting(store, say or (lambda _: None), patience)
+    waiting = _Waiting(store, patience)
     with store.only_writer(waiting) as mine:
         # What another process wrote in the meantime is not done again.
         run.look(list_again=waiting.waited)
@@ -146,10 +148,10 @@ def index_folder(
 
 
 class _Waiting:
-    """Says whether to go on waiting for the process that is indexing, and says so to the user."""
+    """Decides whether to go on waiting for the process that is indexing, and logs it."""
 
-    def __init__(self, store: Store, say: Say, patience: float | None) -> None:
-        self._store, self._say, self._patience = store, say, patience
+    def __init__(self, store: Store, patience: float | None) -> None:
+        self._store, self._patience = store, patience
         self._since: float | None = None
 
     @property
@@ -159,12 +161,13 @@ class _Waiting:
     def __call__(self) -> bool:
         if self._since is None:
             self._since = time.monotonic()
-            self._say(f"Another process is indexing into '{self._store.location}'; waiting for it.")
+            _logger.info(f"Another process is indexing into '{self._store.location}'; waiting for it.")
         if self._patience is None or time.monotonic() - self._since < self._patience:
             return True
         written = len(self._store)
         if written:
-            self._say(f"It is still indexing; going on with the {written} images that it has written so far.")
+            so_far = counted(written, "image")
+            _logger.info(f"It is still indexing; going on with the {so_far} that it has written so far.")
         return not written
 
 
@@ -283,10 +286,13 @@ class _Run:
 
     def _write(self, digests: set[str]) -> None:
         changed, done = self.seen.changed, 0
-        with _Writer(self._store) as writer, ThreadPoolExecutor(os.cpu_count()) as pool:
+        with _Writer(self._store) as writer:
             reuse = _Reuse(self._store, writer, digests)
-            try:
-                prepared = _in_order(pool, lambda file: _prepare(file, self._model, reuse.digests), changed)
+
+            def prepare(file: _File) -> _Prepared | _Copy | _Failure:
+                return _prepare(file, self._model, reuse.digests)
+
+            with closing(prefetch(prepare, changed, ahead=_AHEAD)) as prepared:
                 while batch := list(islice(prepared, BATCH)):
                     rows, failures = _rows(batch, self._model, reuse)
                     self._failed |= {failure.path: failure for failure in failures}
@@ -296,9 +302,6 @@ class _Run:
                     done += len(batch)
                     if self._progress is not None:
                         self._progress(done, len(changed))
-            finally:
-                # After Ctrl-C nobody waits for images that are not going to be encoded.
-                pool.shutdown(cancel_futures=True)
 
     def _note(self, rows: Iterable[Row]) -> None:
         for row in rows:
@@ -340,8 +343,8 @@ def _compare(root: Path, listing: _Listing, failed: Mapping[Path, _Failure], sto
     known = store.files()
     if known and not listing.files and not listing.failures and not _lies_in(store.location, root):
         raise InputError(
-            f"There are no images in '{root}', but the store '{store.location}' has {len(known)} of them; "
-            "if its disk or network is not connected, connect it; if they are gone for good, delete the store."
+            f"There are no images in '{root}', but the index '{store.location}' has {len(known)} of them; "
+            "if its disk or network is not connected, connect it; if they are gone for good, delete the index."
         )
     readable = [file for file in listing.files if file.path not in failed]
     kept = {file.key for file in readable if known.get(file.key) == file.state}
@@ -463,22 +466,6 @@ def _encode(pictures: Sequence[_Prepared], model: Model) -> list[Row]:
         Row(one.file.key, *one.file.state, one.digest, one.width, one.height, vector)
         for one, vector in zip(pictures, vectors, strict=True)
     ]
-
-
-_Outcome = TypeVar("_Outcome")
-
-
-def _in_order(
-    pool: ThreadPoolExecutor, function: Callable[[_File], _Outcome], items: Iterable[_File]
-) -> Iterator[_Outcome]:
-    """Like `pool.map`, which would hold every image of the folder in memory; this holds a few."""
-    waiting: deque[Future[_Outcome]] = deque()
-    for item in items:
-        waiting.append(pool.submit(function, item))
-        if len(waiting) > _AHEAD:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
 
 
 class _Writer:

@@ -24,7 +24,7 @@ import random
 import tempfile
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -36,18 +36,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..backbones.base import DualEncoder
-from ..captions import table as captioned
 from ..captions.edit import edit
 from ..captions.split import Rule, SplitCaption, split
-from ..captions.table import CaptionedImages
+from ..captions.table import CaptionedImages, load_captioned_images
 from ..errors import CutWarning, NoRoomError, TrainingError
-from ..features.cache import Features, Say, Share, StreamedFeatures, compute, compute_texts, require_room
+from ..features.cache import Features, Share, StreamedFeatures, compute, require_room
+from ..features.matrix import compute_texts
 from ..inversion.compose import encode_sentences
 from ..inversion.network import FineGrainedInversion
 from ..models import loading, saved
 from .config import TrainingConfig
 from .distributed import World, world
 from .objective import Batch, Choice, Corpus, Described, Found, MakeObjective
+
+Say = Callable[[str], None]
 
 
 def train(
@@ -68,7 +70,7 @@ def train(
         config: everything that decides what the training gives.
         objective: what the method that learns minimises.
         images: a folder or a tar file of images.
-        captions: a CSV or JSON lines file, see `captions.table.load`.
+        captions: a CSV or JSON lines file, see `captions.table.load_captioned_images`.
         backbone: the encoder, by a name or folder that `fti4cir.load` knows.
         output: a folder; also gets `log.csv`, one row a report, and what a later `resume` needs.
         resume: go on from the checkpoint in `output`, or begin if there is none.
@@ -100,7 +102,7 @@ def train(
             output.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=output).close()
         encoder = loading.load_encoder(backbone, world_.device)
-        data = captioned.load(images, captions)
+        data = load_captioned_images(images, captions)
         if data.missing:
             say(f"captioned, but not in {images} and left out: {len(data.missing)}, such as {data.missing[0]}")
         split_captions = _split_all(data, config.caption_split, say)
@@ -160,16 +162,16 @@ def _features(
 
     def lacking() -> str | None:
         try:
-            require_room(folder, encoder, len(data))
+            require_room(folder, encoder, count=len(data))
         except NoRoomError as error:
             return str(error)
         return None
 
     reason = world_.first(lacking)
     if reason is None:
-        return compute(folder, encoder, data, say, share=share)
+        return compute(folder, encoder, data, share=share)
     say(f"{reason} (--features.) Until then the local features are computed in every step, which is slower.")
-    streamed = StreamedFeatures(compute(folder / "global", encoder, data, say, local=False, share=share), data, encoder)
+    streamed = StreamedFeatures(compute(folder / "global", encoder, data, local=False, share=share), data, encoder)
     opened.callback(streamed.close)
     return streamed
 
@@ -264,7 +266,7 @@ class _Texts:
     def __init__(self, cache: Path, encoder: DualEncoder, texts: Iterable[str], say: Say, label: str) -> None:
         ordered = sorted(set(texts))
         self._rows = {text: row for row, text in enumerate(ordered)}
-        self._features = compute_texts(cache, encoder, ordered, say, label)
+        self._features = compute_texts(cache, encoder, ordered, label=label)
 
     def take(self, texts: Iterable[str]) -> NDArray[np.float32]:
         """Their features, (N, D), not normalised."""
