@@ -110,7 +110,7 @@ def test_of_several_processes_only_the_first_speaks(
 @pytest.mark.parametrize(
     ("more", "status", "says"),
     [
-        (["--method", "sum"], 1, "'sum' has nothing to train; what can be trained: fti4cir, pic2word, searle, lincir"),
+        (["--method", "sum"], 1, "'sum' has nothing to train; what can be trained: fti4cir, lincir, pic2word, searle"),
         (["--method", "pic2word", "--preset", "paper"], 1, "preset paper trains fti4cir, not pic2word; leave one"),
         (["--preset", "searle"], 1, "preset searle trains searle, not fti4cir"),
         (["--chunk-size", "0"], 2, "--chunk-size"),

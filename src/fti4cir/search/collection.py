@@ -136,7 +136,9 @@ class Collection:
 
         """
         several = cast(Sequence[ImageSource], images if isinstance(images, list | tuple) else [images])
-        return Results(self._searcher.search(several, text, without, k, where, include_reference))
+        return Results(
+            self._searcher.search(several, text, without=without, k=k, where=where, include_reference=include_reference)
+        )
 
 
 def open(source: str | Path, model: str | Path | None = None, *, update: bool = True) -> Collection:

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 WITHOUT_SHARE = 0.5
 """How much of the unwanted words' feature is taken off the query's.
 
-Both have unit length. What an image scores is its likeness to the wanted less this share of its likeness to
-the unwanted. With a share of 1 the two count alike, and images that are merely far from the unwanted win
-although they show nothing of what was asked for; at a half, the wanted leads and the unwanted decides among
-images that suit it about equally.
+Both have unit length. An image's score is its similarity to the query minus this share of its similarity to the
+unwanted words. With a share of 1 both count equally: images that are merely far from the unwanted words win, although
+they show nothing of what was asked for. With a half, the query leads, and the unwanted words decide among images that
+fit it about equally well.
 """
 
 
@@ -39,7 +39,7 @@ class Result(NamedTuple):
     """Cosine of the query's feature with the image's, -1 to 1."""
 
 
-def check_query(images: Sequence[ImageSource], text: str | None, without: str | None = None, k: int = 1) -> None:
+def check_query(images: Sequence[ImageSource], text: str | None, *, without: str | None = None, k: int = 1) -> None:
     """Refuse a query that says nothing, as `Searcher.search` does, before a model is loaded for it; InputError."""
     check_images(images)
     for name, words in (("text", text), ("text of what to leave out", without)):
@@ -59,7 +59,7 @@ class Searcher:
     """Searches one store with the model that made it."""
 
     def __init__(self, model: Model, store: Store) -> None:
-        """A StoreError if another model made the store."""
+        """StoreError if another model made the store."""
         store.check_model(model.name, model.fingerprint)
         self.model = model
         self.store = store
@@ -68,6 +68,7 @@ class Searcher:
         self,
         images: Sequence[ImageSource] = (),
         text: str | None = None,
+        *,
         without: str | None = None,
         k: int = 10,
         where: str | None = None,
@@ -75,7 +76,7 @@ class Searcher:
     ) -> list[Result]:
         """The k best images of the store, best first.
 
-        `images` alone finds images like them, `text` alone images of what it says, both together "these
+        `images` alone finds similar images, `text` alone images of what it says, both together "these
         images, but ...". Several images are averaged. `without` says what must not be seen. `where` is an
         SQL condition over the store's columns (see `fti4cir.search.store`), for instance `width >= 1000`.
 
@@ -85,35 +86,35 @@ class Searcher:
         Raises InputError for a query that says nothing, ImageError for an image that cannot be read,
         StoreError for a condition that cannot be understood.
         """
-        check_query(images, text, without, k)
-        pictures: list[Image.Image] = []
+        check_query(images, text, without=without, k=k)
+        decoded: list[Image.Image] = []
         paths: list[str] = []
         digests: list[str] = []
         # As small as the index saw it: the same file then has the same feature.
         size = self.model.encoder.decode_at_least
         for image in images:
             if not isinstance(image, str | Path):
-                pictures.append(open_image(image))
+                decoded.append(open_image(image))
                 continue
             data = read_file(image)
-            pictures.append(decode_image(data, image, at_least=size).image)
+            decoded.append(decode_image(data, image, at_least=size).image)
             if not include_reference:
                 digests.append(content_digest(data))
                 # By its path too: the file may have changed since it was indexed.
                 paths += self._stored_paths(Path(image))
-        query = self._query(pictures, text, without)
+        query = self._query(decoded, text, without)
         hits = self.store.search(query, k, where, without_paths=paths, without_digests=digests)
         return [Result(self.store.info.root / hit.path, hit.score) for hit in hits]
 
-    def _query(self, pictures: list[Image.Image], text: str | None, without: str | None) -> NDArray[np.float32]:
+    def _query(self, images: list[Image.Image], text: str | None, without: str | None) -> NDArray[np.float32]:
         """The query's feature, (D,), unit length."""
-        if not pictures:
-            assert text is not None  # `search` has seen to it
+        if not images:
+            assert text is not None  # `check_query` has refused a query without both
             features = self.model.encode_texts([text])  # (1, D)
         elif text is None:
-            features = self.model.encode_images(pictures)  # (N, D)
+            features = self.model.encode_images(images)  # (N, D)
         else:
-            features = self.model.compose(pictures, [text] * len(pictures))  # (N, D)
+            features = self.model.compose(images, [text] * len(images))  # (N, D)
         query = _unit(_unit(_rows(features)).mean(axis=0))  # (D,)
         if without is not None:
             query = _unit(query - WITHOUT_SHARE * _unit(_rows(self.model.encode_texts([without]))[0]))
