@@ -49,6 +49,7 @@ def test_every_figure_says_whose_it_is(made: Study) -> None:
     summary = figures(made)
     cells = len(summary["shown"]) * (2 * len(made.evaluations) - 1)  # the figures, and the differences to the first
     assert read.classes.count("who") == read.classes.count("figure") == cells
+    narrow = stylesheet().partition("@media (max-width")[2]
     assert "  table, caption, tbody, tr, tbody th, td { display: block; }" in narrow
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from . import plots
@@ -25,7 +26,7 @@ class Breakdown(NamedTuple):
 
     title: str
     note: str
-    plots: list[str]
+    plots: Sequence[str]
 
 
 def figures(summary: dict[str, Any]) -> list[Figure]:
