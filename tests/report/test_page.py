@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from fti4cir.html import stylesheet
 from fti4cir.report import Study
 from fti4cir.report.examples import choose
 from fti4cir.report.page import page
