@@ -4,45 +4,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
+from fti4cir.html import stylesheet
 from fti4cir.report import Study
 from fti4cir.report.examples import choose
 from fti4cir.report.page import page
 from fti4cir.report.study import Item, Words
-from fti4cir.report.style import STYLE
 from fti4cir.report.table import figures, hits
+from htmlpage import Page
 from tinystudy import two_methods
-
-
-class Page(HTMLParser):
-    """Collects tags and classes, and fails on ones that are not closed."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.classes: list[str] = []
-        self.text = ""
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.classes += (dict(attrs).get("class") or "").split()
-        if tag != "meta":
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """A piece of SVG that closes itself."""
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
-            self.text += data
 
 
 @pytest.fixture(scope="module")
@@ -57,16 +30,16 @@ def test_self_contained(made: Study) -> None:
 
 
 def test_what_it_says(made: Study) -> None:
-    told = figures(made)
-    read = Page(page(made, told))
-    first = told["evaluations"][0]["metrics"]["mAP@10"]
+    summary = figures(made)
+    read = Page(page(made, summary))
+    first = summary["evaluations"][0]["metrics"]["mAP@10"]
     assert f"good reaches mAP@10 {first:.3f}" in read.text
     assert "colours & <more>" in read.text
     assert "this, but in <red> & " in read.text
-    assert f"{-told['differences'][1]['difference']:.3f} more than bad (+" in read.text
-    assert "may be chance" in read.text or all(one["significant"] for one in told["differences"])
+    assert f"{-summary['differences'][1]['difference']:.3f} more than bad (+" in read.text
+    assert "may be chance" in read.text or all(one["significant"] for one in summary["differences"])
     assert "missing" not in read.text
-    assert "5 images are missing." in Page(page(made, {**told, "missing": 5})).text
+    assert "5 images are missing." in Page(page(made, {**summary, "missing": 5})).text
     for value in range(4):
         assert f"<value> {value}" in read.text
 
@@ -74,10 +47,11 @@ def test_what_it_says(made: Study) -> None:
 def test_every_figure_says_whose_it_is(made: Study) -> None:
     """On a phone a method's figures stand one below the other, without the table's head: each has its method's name."""
     read = Page(page(made, figures(made)))
-    told = figures(made)
-    cells = len(told["shown"]) * (2 * len(made.evaluations) - 1)  # the figures, and the differences to the first
+    summary = figures(made)
+    cells = len(summary["shown"]) * (2 * len(made.evaluations) - 1)  # the figures, and the differences to the first
     assert read.classes.count("who") == read.classes.count("figure") == cells
-    assert "  table, caption, tbody, tr, tbody th, td { display: block; }" in STYLE.partition("@media (max-width")[2]
+    narrow = stylesheet().partition("@media (max-width")[2]
+    assert "  table, caption, tbody, tr, tbody th, td { display: block; }" in narrow
 
 
 def test_right_answers_are_marked(made: Study) -> None:

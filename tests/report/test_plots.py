@@ -7,9 +7,9 @@ from xml.etree import ElementTree
 
 import pytest
 
+from fti4cir.html import stylesheet
 from fti4cir.report import plots
 from fti4cir.report.plots import Bar, Series
-from fti4cir.report.style import STYLE
 
 
 def parsed(svg: str) -> ElementTree.Element:
@@ -139,8 +139,8 @@ def test_labels_do_not_overlap() -> None:
 
 def test_each_style_has_its_colours() -> None:
     for style in range(plots.STYLES):
-        colours = re.findall(rf"--s{style}: (#\w+);", STYLE)
+        colours = re.findall(rf"--s{style}: (#\w+);", stylesheet())
         assert len(colours) == 2, "one for light and one for dark pages"
-        assert f".s{style} {{ --c: var(--s{style}); }}" in STYLE
-        parsed(plots.swatch(style).replace('aria-hidden="true"', 'role="img" aria-label="-"'))
-    assert f"--s{plots.STYLES}:" not in STYLE
+        assert f".s{style} {{ --c: var(--s{style}); }}" in stylesheet()
+        parsed(str(plots.swatch(style)).replace('aria-hidden="true"', 'role="img" aria-label="-"'))
+    assert f"--s{plots.STYLES}:" not in stylesheet()

@@ -135,12 +135,12 @@ def test_hidden_answers(made: Benchmark, model: Model) -> None:
 def test_what_is_shown_of_a_benchmark(made: Benchmark) -> None:
     query = replace(made.queries[2], texts=("is red", "is long"), reference=PICTURES, recall_targets=(3,))
     changed = replace(made, queries=(query,), values=(), gallery=replace(made.gallery, missing=("lost",)))
-    told = study(changed, ())
-    (question,) = told.questions
+    summary = study(changed, ())
+    (question,) = summary.questions
     assert question.picture == ("lost", None)
     assert question.text == "is red / is long"
     assert (question.targets, question.counted) == ((3, 4, 5), (3,))
-    assert told.gallery[0].path == made.gallery.paths[0]
+    assert summary.gallery[0].path == made.gallery.paths[0]
 
 
 def test_descriptions(made: Benchmark, model: Model) -> None:

@@ -24,29 +24,29 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 def test_curves_pass_through_the_metrics(made: Study) -> None:
     for evaluation in made.evaluations:
-        told = curves(made, evaluation)
-        at = {k: place for place, k in enumerate(told["k"])}
+        summary = curves(made, evaluation)
+        at = {k: place for place, k in enumerate(summary["k"])}
         assert list(at) == [float(k) for k in range(1, 11)]
         for k in (1, 5, 10):
-            assert told["R"][at[k]] == pytest.approx(evaluation.metrics()[f"R@{k}"])
+            assert summary["R"][at[k]] == pytest.approx(evaluation.metrics()[f"R@{k}"])
         for k in (5, 10):
-            assert told["mAP"][at[k]] == pytest.approx(evaluation.metrics()[f"mAP@{k}"])
+            assert summary["mAP"][at[k]] == pytest.approx(evaluation.metrics()[f"mAP@{k}"])
 
 
 def test_curves_where_not_all_right_answers_count(made: Study) -> None:
     counted = tuple(question._replace(counted=question.targets[:1]) for question in made.questions)
     first = made.evaluations[0]
-    told = curves(replace(made, questions=counted), first)
+    summary = curves(replace(made, questions=counted), first)
     found = [q.targets[0] in row[:5] for q, row in zip(made.questions, first.ranking.tolist(), strict=True)]
-    assert told["R"][told["k"].index(5)] == pytest.approx(np.mean(found))
-    assert told["mAP"] == curves(made, first)["mAP"]
+    assert summary["R"][summary["k"].index(5)] == pytest.approx(np.mean(found))
+    assert summary["mAP"] == curves(made, first)["mAP"]
 
 
 def test_one_right_answer_may_be_enough(made: Study) -> None:
     first = made.evaluations[0]
-    told = curves(replace(made, one_is_enough=True), first)
+    summary = curves(replace(made, one_is_enough=True), first)
     any_found = [bool(set(q.targets) & set(row[:5])) for q, row in zip(made.questions, first.ranking, strict=True)]
-    assert told["R"][told["k"].index(5)] == pytest.approx(np.mean(any_found))
+    assert summary["R"][summary["k"].index(5)] == pytest.approx(np.mean(any_found))
     assert set(figures(replace(made, one_is_enough=True))["ceiling"]) == {1.0}
 
 
@@ -63,75 +63,75 @@ def test_no_rank_is_no_hit() -> None:
 
 
 def test_json(made: Study) -> None:
-    told = json.loads(json.dumps(figures(made)))
+    summary = json.loads(json.dumps(figures(made)))
     first, second = made.evaluations
-    assert told["evaluations"] == [json.loads(json.dumps(one.to_json())) for one in made.evaluations]
-    assert (told["protocol"], told["model"], told["missing"]) == ("colours & <more>", "tiny", 0)
-    assert {"fti4cir", "torch"} <= set(told["versions"])
-    assert told["date"].endswith("+00:00")
-    assert [one["metric"] for one in told["differences"]] == list(first.per_query)
-    for one in told["differences"]:
+    assert summary["evaluations"] == [json.loads(json.dumps(one.to_json())) for one in made.evaluations]
+    assert (summary["protocol"], summary["model"], summary["missing"]) == ("colours & <more>", "tiny", 0)
+    assert {"fti4cir", "torch"} <= set(summary["versions"])
+    assert summary["date"].endswith("+00:00")
+    assert [one["metric"] for one in summary["differences"]] == list(first.per_query)
+    for one in summary["differences"]:
         expected = compare(second, first, metric=one["metric"])
         assert (one["method"], one["against"]) == ("bad", "good")
         assert [one["difference"], *one["interval"]] == pytest.approx(list(expected))
         assert one["significant"] == expected.significant
-    assert told["words"] is None
-    assert told["latent"] == []
+    assert summary["words"] is None
+    assert summary["latent"] == []
 
 
 def test_words(made: Study) -> None:
     first = made.evaluations[0]
     words = Words(first, np.array([2, 1, 2, 0]), 4, 0.05, ((0, made.evaluations[1]), (4, first)))
-    told = figures(replace(made, words=words, latent=((6, first),)))
-    assert told["words"]["histogram"] == {"0": 1, "1": 1, "2": 2}
-    assert [one["most"] for one in told["words"]["limited"]] == [0, 4]
-    assert told["words"]["limited"][1]["metrics"] == first.metrics()
-    assert (told["words"]["method"], told["words"]["model"]) == ("good", "tiny")
-    assert [(one["num_latent"], one["method"]) for one in told["latent"]] == [(6, "good")]
+    summary = figures(replace(made, words=words, latent=((6, first),)))
+    assert summary["words"]["histogram"] == {"0": 1, "1": 1, "2": 2}
+    assert [one["most"] for one in summary["words"]["limited"]] == [0, 4]
+    assert summary["words"]["limited"][1]["metrics"] == first.metrics()
+    assert (summary["words"]["method"], summary["words"]["model"]) == ("good", "tiny")
+    assert [(one["num_latent"], one["method"]) for one in summary["latent"]] == [(6, "good")]
 
 
 def test_markdown(made: Study) -> None:
-    told = figures(made)
-    lines = markdown(told).splitlines()
+    summary = figures(made)
+    lines = markdown(summary).splitlines()
     rows = [line for line in lines if line.startswith("| ")]
     assert rows[0] == "| method | mAP@5 | mAP@10 | R@1 | R@5 | R@10 |"
     assert [row.split(" | ")[0] for row in rows] == ["| method", "| ---", "| good", "| bad", "| method", "| ---",
                                                      "| bad - good"]  # fmt: skip
-    assert f" {told['evaluations'][0]['metrics']['mAP@10']:.3f} [" in rows[2]
-    significant = [one["significant"] for one in told["differences"]]
+    assert f" {summary['evaluations'][0]['metrics']['mAP@10']:.3f} [" in rows[2]
+    significant = [one["significant"] for one in summary["differences"]]
     assert ["*" in cell for cell in rows[-1].split(" | ")[1:]] == significant
     assert any(significant)
     assert len({row.count("|") for row in rows}) == 1
-    assert "missing" not in markdown(told)
-    assert "**3 images are missing" in markdown({**told, "missing": 3})
+    assert "missing" not in markdown(summary)
+    assert "**3 images are missing" in markdown({**summary, "missing": 3})
 
 
 def test_csv(made: Study) -> None:
-    told = figures(made)
-    rows = list(csv.DictReader(io.StringIO(comma_separated(told))))
+    summary = figures(made)
+    rows = list(csv.DictReader(io.StringIO(comma_separated(summary))))
     assert [(row["method"], row["metric"]) for row in rows[:2]] == [("good", "mAP@5"), ("good", "mAP@10")]
     assert len(rows) == 10
-    assert float(rows[1]["value"]) == told["evaluations"][0]["metrics"]["mAP@10"]
+    assert float(rows[1]["value"]) == summary["evaluations"][0]["metrics"]["mAP@10"]
     assert rows[1]["difference"] == ""
-    assert float(rows[6]["difference"]) == told["differences"][1]["difference"]
+    assert float(rows[6]["difference"]) == summary["differences"][1]["difference"]
     assert float(rows[6]["low"]) <= float(rows[6]["value"]) <= float(rows[6]["high"])
     assert rows[6]["significant"] in {"True", "False"}
 
 
 def test_several_models_of_one_method(made: Study) -> None:
     first, second = (replace(one, method="ours", model=f"runs/{one.method}") for one in made.evaluations)
-    told = figures(replace(made, evaluations=(first, second)))
-    assert told["labels"] == list(told["curves"]) == ["ours (good)", "ours (bad)"]
-    one = told["differences"][0]
+    summary = figures(replace(made, evaluations=(first, second)))
+    assert summary["labels"] == list(summary["curves"]) == ["ours (good)", "ours (bad)"]
+    one = summary["differences"][0]
     assert [one[key] for key in ("method", "model", "against", "against_model")] == [
         "ours", "runs/bad", "ours", "runs/good",
     ]  # fmt: skip
-    lines = markdown(told).splitlines()
+    lines = markdown(summary).splitlines()
     assert ", models runs/good, runs/bad;" in lines[2]
     assert [line.split(" | ")[0] for line in lines if line.startswith("| ours")] == [
         "| ours (good)", "| ours (bad)", "| ours (bad) - ours (good)",
     ]  # fmt: skip
-    rows = list(csv.DictReader(io.StringIO(comma_separated(told))))
+    rows = list(csv.DictReader(io.StringIO(comma_separated(summary))))
     assert [(row["model"], row["difference"] == "") for row in rows] == [("runs/good", True)] * 5 + [
         ("runs/bad", False)
     ] * 5
@@ -139,6 +139,6 @@ def test_several_models_of_one_method(made: Study) -> None:
 
 def test_one_method(tmp_path: Path) -> None:
     both = two_methods(tmp_path)
-    told = figures(replace(both, evaluations=both.evaluations[:1]))
-    assert told["differences"] == []
-    assert "Difference" not in markdown(told)
+    summary = figures(replace(both, evaluations=both.evaluations[:1]))
+    assert summary["differences"] == []
+    assert "Difference" not in markdown(summary)

@@ -18,8 +18,8 @@ def test_files(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "report"
     assert write(two_methods(tmp_path), folder) == folder / "index.html"
     assert {path.name for path in folder.iterdir()} == FILES
-    told = json.loads((folder / "report.json").read_text())
-    assert told["benchmark"] == "made-up"
+    summary = json.loads((folder / "report.json").read_text())
+    assert summary["benchmark"] == "made-up"
 
 
 def test_a_report_that_fails_leaves_the_old_one(tmp_path: Path) -> None:

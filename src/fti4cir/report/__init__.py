@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
+from ..files import replacing
 from .page import page
 from .study import Study, measure, measure_descriptions, study
 from .table import comma_separated, figures, markdown
@@ -26,19 +26,15 @@ def write(study: Study, folder: str | Path) -> Path:
         ImageError: if an image that is shown cannot be read.
     """
     folder = Path(folder)
-    told = figures(study)
+    summary = figures(study)
     contents = {
-        "report.json": json.dumps(told, indent=1) + "\n",
-        "table.md": markdown(told),
-        "table.csv": comma_separated(told),
-        "index.html": page(study, told),
+        "report.json": json.dumps(summary, indent=1) + "\n",
+        "table.md": markdown(summary),
+        "table.csv": comma_separated(summary),
+        "index.html": page(study, summary),
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
-        partial = folder / f".{name}.{os.getpid()}.tmp"
-        try:
-            partial.write_text(content, encoding="utf-8", newline="\n")
-            partial.replace(folder / name)
-        finally:
-            partial.unlink(missing_ok=True)
+        with replacing(folder / name) as file:
+            file.write(content.encode())
     return folder / "index.html"

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..evaluation.results import labels
+from ..html import data_uri
 from ..images.decode import open_image
 from .study import Study
 
@@ -56,12 +54,13 @@ def choose(study: Study) -> list[Group]:
     return groups
 
 
-@dataclass
 class Thumbnails:
-    """Small images as rules of a style sheet, each once however often it is shown."""
+    """Small images as backgrounds of classes in a stylesheet. Each is stored once, however often it is shown."""
 
-    _classes: dict[Path, str] = field(default_factory=dict)
-    _rules: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        self._classes: dict[Path, str] = {}
+        self.images: dict[str, str] = {}
+        """For each class, its image as a `data:` address."""
 
     def style_of(self, path: Path) -> str:
         """The class that has the image as its background.
@@ -72,13 +71,6 @@ class Thumbnails:
         if path not in self._classes:
             small = open_image(path, at_least=_SIDE)
             small.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
-            buffer = io.BytesIO()
-            small.save(buffer, "JPEG", quality=75)
-            data = base64.b64encode(buffer.getvalue()).decode()
-            self._classes[path] = f"p{len(self._classes)}"
-            self._rules.append(f".{self._classes[path]}{{background-image:url(data:image/jpeg;base64,{data})}}")
+            name = self._classes[path] = f"p{len(self._classes)}"
+            self.images[name] = data_uri(small, quality=75)
         return self._classes[path]
-
-    def style(self) -> str:
-        """The rules of all images asked for so far."""
-        return "\n".join(self._rules)

@@ -1,16 +1,17 @@
 """Plots as SVG inside a page: no library, no script; their colours come from the page's style.
 
-Series are told apart by colour, by marker and by dash, so that neither a colour-blind reader nor a black and white
+Series differ by colour, by marker and by dash, so that neither a colour-blind reader nor a black and white
 print loses anything. A plot is an image to a screen reader, with a title and a sentence that says what it shows.
 """
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
+
+from markupsafe import Markup, escape
 
 _WIDTH, _HEIGHT = 460, 300
 _LEFT, _TOP, _BOTTOM = 64, 12, 48
@@ -28,7 +29,7 @@ _MARKERS = (
     '<circle r="3.4" fill="none"/>',
 )
 STYLES = len(_MARKERS)
-"""How many series can be told apart."""
+"""How many series look different."""
 
 
 class Series(NamedTuple):
@@ -51,9 +52,9 @@ class Bar(NamedTuple):
     ends: tuple[float, float] | None = None
 
 
-def swatch(style: int) -> str:
+def swatch(style: int) -> Markup:
     """A short piece of a series' line with its marker, for a legend."""
-    return (
+    return Markup(
         f'<svg class="swatch" viewBox="0 0 34 12" width="34" height="12" aria-hidden="true"><g class="s{style}">'
         f'<path class="line" d="M1 6H33"/>{_marker(style, 17, 6)}</g></svg>'
     )
@@ -69,7 +70,7 @@ def lines(
     logarithmic: bool = False,
     whiskers: Sequence[tuple[float, float]] = (),
     ceiling: Sequence[tuple[float, float]] = (),
-) -> str:
+) -> Markup:
     """Curves, each with its name at its end. The vertical axis begins at zero, but near the whiskers where there are.
 
     Args:
@@ -121,15 +122,15 @@ def lines(
     ends = _apart([y_at(one.points[-1][1]) for one in series])
     for one, y in zip(series, ends, strict=True):
         parts.append(_name(x_at(one.points[-1][0]) + 10, y, one.name))
-    told = "; ".join(
+    description = "; ".join(
         f"{one.name} from {one.points[0][1]:.3f} at {_number(one.points[0][0])} "
         f"to {one.points[-1][1]:.3f} at {_number(one.points[-1][0])}"
         for one in series
     )
-    return _svg(title, f"{y_label} over {x_label}: {told}.", parts, _HEIGHT)
+    return _svg(title, f"{y_label} over {x_label}: {description}.", parts, _HEIGHT)
 
 
-def columns(title: str, shares: Sequence[tuple[int, float]], x_label: str, y_label: str, style: int) -> str:
+def columns(title: str, shares: Sequence[tuple[int, float]], x_label: str, y_label: str, style: int) -> Markup:
     """A histogram over whole numbers: (number, share), by rising number, none left out between them."""
     levels = _ticks(0.0, max(share for _, share in shares))
     step = (_WIDTH - _LEFT - 12) / len(shares)
@@ -149,11 +150,11 @@ def columns(title: str, shares: Sequence[tuple[int, float]], x_label: str, y_lab
         if len(shares) <= 16 or number % 4 == 0:
             parts.append(_tick_below(middle, str(number), mark=False))
     parts.append(_x_title(x_label, 12))
-    told = ", ".join(f"{number}: {100 * share:.1f} %" for number, share in shares if share)
-    return _svg(title, f"{y_label} by {x_label}: {told}.", parts, _HEIGHT)
+    description = ", ".join(f"{number}: {100 * share:.1f} %" for number, share in shares if share)
+    return _svg(title, f"{y_label} by {x_label}: {description}.", parts, _HEIGHT)
 
 
-def intervals(title: str, rows: Sequence[Bar], x_label: str, *, zero: bool = False) -> str:
+def intervals(title: str, rows: Sequence[Bar], x_label: str, *, zero: bool = False) -> Markup:
     """A value with its interval a row, one below the other; with `zero`, a line there to be left out or not."""
     ends = [end for row in rows for end in row.ends or ()] + [value for row in rows for _, value in row.values]
     low, high = (min(0.0, *ends), max(0.0, *ends)) if zero else (0.0, max(ends))
@@ -180,11 +181,11 @@ def intervals(title: str, rows: Sequence[Bar], x_label: str, *, zero: bool = Fal
             f'<text class="value" x="{_WIDTH - 4}" y="{y + 4:.1f}" text-anchor="end">{shown}</text>'
         )
     parts.append(_x_title(x_label, 68, height, names))
-    told = "; ".join(f"{row.name} {row.values[0][1]:.3f}" + _between(row.ends) for row in rows)
-    return _svg(title, f"{x_label}: {told}.", parts, height)
+    description = "; ".join(f"{row.name} {row.values[0][1]:.3f}" + _between(row.ends) for row in rows)
+    return _svg(title, f"{x_label}: {description}.", parts, height)
 
 
-def bars(title: str, rows: Sequence[Bar], x_label: str, highest: float, letters: int) -> str:
+def bars(title: str, rows: Sequence[Bar], x_label: str, highest: float, letters: int) -> Markup:
     """A horizontal bar a row for the first series, and markers on it for the others.
 
     Bars of several plots compare if these agree in `highest`, the greatest value that there is room for, and in
@@ -205,24 +206,25 @@ def bars(title: str, rows: Sequence[Bar], x_label: str, highest: float, letters:
         parts.append(
             f"{_name(0, y, row.name, letters, row.note)}"
             f'<rect class="s{style} bar" x="{x_at(0):.1f}" y="{y - 8:.1f}" width="{x_at(value) - x_at(0):.1f}" '
-            f'height="16" rx="2"><title>{html.escape(row.name)}: {value:.3f}</title></rect>'
+            f'height="16" rx="2"><title>{escape(row.name)}: {value:.3f}</title></rect>'
         )
         parts += [
             f'<g class="s{other}">{_marker(other, x_at(at), y, f"{row.name}: {at:.3f}")}</g>' for other, at in others
         ]
     parts.append(_x_title(x_label, 14, height, names))
-    told = "; ".join(f"{row.name} " + ", ".join(f"{value:.3f}" for _, value in row.values) for row in rows)
-    return _svg(title, f"{x_label}: {told}.", parts, height)
+    description = "; ".join(f"{row.name} " + ", ".join(f"{value:.3f}" for _, value in row.values) for row in rows)
+    return _svg(title, f"{x_label}: {description}.", parts, height)
 
 
 # -- pieces -------------------------------------------------------------------------------------------------
 
 
-def _svg(title: str, description: str, parts: Sequence[str], height: float) -> str:
+def _svg(title: str, description: str, parts: Sequence[str], height: float) -> Markup:
+    """The whole plot, from parts in which all text is escaped."""
     inside = "\n".join(parts)
-    return (
+    return Markup(
         f'<svg class="plot" viewBox="0 0 {_WIDTH} {height:.0f}" role="img" '
-        f'aria-label="{html.escape(f"{title}. {description}")}">\n{inside}\n</svg>'
+        f'aria-label="{escape(f"{title}. {description}")}">\n{inside}\n</svg>'
     )
 
 
@@ -232,15 +234,15 @@ def _cut(name: str, letters: int = _LETTERS) -> str:
 
 def _name(x: float, y: float, name: str, letters: int = _LETTERS, note: str = "") -> str:
     """A name and a note behind it, in so many letters; cut, it is whole where the pointer rests on it."""
-    behind = f'<tspan class="faint" dx="5">{html.escape(note)}</tspan>' if note else ""
+    behind = f'<tspan class="faint" dx="5">{escape(note)}</tspan>' if note else ""
     return (
-        f'<text class="name" x="{x:.1f}" y="{y + 4:.1f}">{html.escape(_cut(name, letters - len(note)))}{behind}'
-        f"<title>{html.escape(name)}</title></text>"
+        f'<text class="name" x="{x:.1f}" y="{y + 4:.1f}">{escape(_cut(name, letters - len(note)))}{behind}'
+        f"<title>{escape(name)}</title></text>"
     )
 
 
-def _marker(style: int, x: float, y: float, told: str = "") -> str:
-    title = f"<title>{html.escape(told)}</title>" if told else ""
+def _marker(style: int, x: float, y: float, tooltip: str = "") -> str:
+    title = f"<title>{escape(tooltip)}</title>" if tooltip else ""
     return f'<g class="marker" transform="translate({x:.1f} {y:.1f})">{title}{_MARKERS[style]}</g>'
 
 
@@ -258,7 +260,7 @@ def _vertical_axis(
     middle = (_TOP + _HEIGHT - _BOTTOM) / 2
     parts.append(
         f'<text class="label" transform="translate(11 {middle:.0f}) rotate(-90)" text-anchor="middle">'
-        f"{html.escape(label)}</text>"
+        f"{escape(label)}</text>"
     )
     return "".join(parts)
 
@@ -280,7 +282,7 @@ def _tick_below(x: float, text: str, mark: bool = True) -> str:
 
 def _x_title(text: str, right: float, height: float = _HEIGHT, left: float = _LEFT) -> str:
     middle = (left + _WIDTH - right) / 2
-    return f'<text class="label" x="{middle:.0f}" y="{height - 6:.0f}" text-anchor="middle">{html.escape(text)}</text>'
+    return f'<text class="label" x="{middle:.0f}" y="{height - 6:.0f}" text-anchor="middle">{escape(text)}</text>'
 
 
 def _between(ends: tuple[float, float] | None) -> str:

@@ -94,11 +94,12 @@ def curves(study: Study, evaluation: Evaluation) -> dict[str, list[float]]:
     recalls = [recall_at(ranks, relevant, k) for k in cuts]
     if study.one_is_enough:
         recalls = [np.ceil(recall) for recall in recalls]
-    told: dict[str, list[float]] = {"k": [float(k) for k in cuts], "R": [float(np.mean(recall)) for recall in recalls]}
+    drawn: dict[str, list[float]] = {"k": [float(k) for k in cuts]}
+    drawn["R"] = [float(np.mean(recall)) for recall in recalls]
     if any(metric.startswith("mAP@") for metric in evaluation.per_query):
         ranks, relevant = _by_rank(study.questions, evaluation.ranking, counted=False)
-        told["mAP"] = [float(average_precision_at(ranks, relevant, k).mean()) for k in cuts]
-    return told
+        drawn["mAP"] = [float(average_precision_at(ranks, relevant, k).mean()) for k in cuts]
+    return drawn
 
 
 def _cuts(evaluation: Evaluation) -> list[int]:
@@ -133,55 +134,55 @@ def _ceiling(study: Study) -> list[float]:
 # -- tables -------------------------------------------------------------------------------------------------
 
 
-def markdown(told: dict[str, Any]) -> str:
+def markdown(summary: dict[str, Any]) -> str:
     """The figures' table over the methods, to paste into a document."""
-    evaluations = told["evaluations"]
-    metrics = told["shown"]
+    evaluations = summary["evaluations"]
+    metrics = summary["shown"]
     lines = [
-        f"{told['benchmark']}, {told['split']}: {told['protocol']}",
+        f"{summary['benchmark']}, {summary['split']}: {summary['protocol']}",
         "",
-        f"{told['queries']} queries over {told['gallery']} {answers(told)}, {' '.join(models(told))}; fractions with "
-        f"95 % bootstrap intervals; fti4cir {told['versions']['fti4cir']}, {told['date'][:10]}.",
+        f"{summary['queries']} queries over {summary['gallery']} {answers(summary)}, {' '.join(models(summary))}; "
+        f"fractions with 95 % bootstrap intervals; fti4cir {summary['versions']['fti4cir']}, {summary['date'][:10]}.",
     ]
-    if told["missing"]:
-        lines += ["", f"**{told['missing']} images are missing: these figures are not comparable with others.**"]
-    rows = [[name, *_cells(one, metrics)] for name, one in zip(told["labels"], evaluations, strict=True)]
+    if summary["missing"]:
+        lines += ["", f"**{summary['missing']} images are missing: these figures are not comparable with others.**"]
+    rows = [[name, *_cells(one, metrics)] for name, one in zip(summary["labels"], evaluations, strict=True)]
     lines += ["", *_grid(["method", *metrics], rows)]
-    if told["shown"] != list(evaluations[0]["metrics"]):
-        lines += ["", left_out(told)]
-    if told["differences"]:
-        first, *others = told["labels"]
-        each = zip(*(differences_in(told, metric) for metric in metrics), strict=True)
+    if summary["shown"] != list(evaluations[0]["metrics"]):
+        lines += ["", left_out(summary)]
+    if summary["differences"]:
+        first, *others = summary["labels"]
+        each = zip(*(differences_in(summary, metric) for metric in metrics), strict=True)
         rows = [[f"{other} - {first}", *map(_signed, own)] for other, own in zip(others, each, strict=True)]
         lines += ["", f"Difference to {first}, paired by query; * the interval leaves out zero.", ""]
         lines += _grid(["method", *metrics], rows)
     return "\n".join(lines) + "\n"
 
 
-def left_out(told: dict[str, Any]) -> str:
+def left_out(summary: dict[str, Any]) -> str:
     """Which metrics the table leaves out, and why."""
-    ceilings = told["evaluations"][0]["ceilings"]
-    names = [name for name in ceilings if name not in told["shown"]]
+    ceilings = summary["evaluations"][0]["ceilings"]
+    names = [name for name in ceilings if name not in summary["shown"]]
     return (
         f"Not shown: {', '.join(names)}. Queries have so many right answers that a perfect ranking would reach "
         f"{', '.join(f'{ceilings[name]:.3f}' for name in names)} only."
     )
 
 
-def answers(told: dict[str, Any]) -> str:
+def answers(summary: dict[str, Any]) -> str:
     """What the gallery holds."""
-    return "captions" if told["benchmark"] == "descriptions" else "images"
+    return "captions" if summary["benchmark"] == "descriptions" else "images"
 
 
-def models(told: dict[str, Any]) -> tuple[str, str]:
+def models(summary: dict[str, Any]) -> tuple[str, str]:
     """The word "model" or "models", and which."""
-    names = list(dict.fromkeys(str(evaluation["model"]) for evaluation in told["evaluations"]))
+    names = list(dict.fromkeys(str(evaluation["model"]) for evaluation in summary["evaluations"]))
     return "model" if len(names) == 1 else "models", ", ".join(names)
 
 
-def differences_in(told: dict[str, Any], metric: str) -> list[dict[str, Any]]:
+def differences_in(summary: dict[str, Any], metric: str) -> list[dict[str, Any]]:
     """The differences in one metric, of each evaluation but the first."""
-    return [one for one in told["differences"] if one["metric"] == metric]
+    return [one for one in summary["differences"] if one["metric"] == metric]
 
 
 def _cells(evaluation: dict[str, Any], metrics: list[str]) -> list[str]:
@@ -201,16 +202,16 @@ def _grid(header: list[str], rows: list[list[str]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in (header, ["---", *("---:" for _ in header[1:])], *rows)]
 
 
-def comma_separated(told: dict[str, Any]) -> str:
+def comma_separated(summary: dict[str, Any]) -> str:
     """The same table as CSV, one line for each method and metric."""
-    compared = {(one["method"], one["model"], one["metric"]): one for one in told["differences"]}
+    compared = {(one["method"], one["model"], one["metric"]): one for one in summary["differences"]}
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([
         "benchmark", "split", "model", "method", "metric", "value", "low", "high",
         "difference", "difference_low", "difference_high", "significant",
     ])  # fmt: skip
-    for evaluation in told["evaluations"]:
+    for evaluation in summary["evaluations"]:
         for metric, value in evaluation["metrics"].items():
             one = compared.get((evaluation["method"], evaluation["model"], metric))
             difference = [one["difference"], *one["interval"], one["significant"]] if one else [""] * 4
