@@ -100,7 +100,7 @@ def test_the_error_lists_the_kinds(mirror: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "option"), [("train", "--backbone"), ("evaluate", "--model"), ("index", "--model")]
+    ("command", "option"), [("train", "--backbone"), ("evaluate cirr", "--model"), ("index", "--model")]
 )
 def test_the_help_lists_the_kinds(command: str, option: str, backbone_folder: Path) -> None:
     code = (
@@ -108,7 +108,7 @@ def test_the_help_lists_the_kinds(command: str, option: str, backbone_folder: Pa
         "from fti4cir.__main__ import main; main()"
     )
     shown = subprocess.run(
-        [sys.executable, "-c", code, str(backbone_folder), command, "--help"],
+        [sys.executable, "-c", code, str(backbone_folder), *command.split(), "--help"],
         env={**os.environ, "COLUMNS": "200"},
         capture_output=True,
         text=True,

@@ -132,7 +132,7 @@ def test_without_attributes_the_subject_describes(folder: Path, encoder: ClipEnc
 
 
 def test_several_models(folder: Path, model: Model, encoder: ClipEncoder) -> None:
-    other = Model(encoder, random_inversion(1, max_attributes=0), "other", "pic2word")
+    other = Model(encoder, random_inversion(1, max_attributes=0), "other", method="pic2word")
     found = load(folder, folder / "captions.jsonl")
     together = describe_retrieval(found, [("fti4cir", model), ("pic2word", other), ("image", model)])
     assert [(one.method, one.model) for one in together] == [

@@ -374,7 +374,7 @@ def test_training_with_too_little_room_computes_the_local_features_in_every_step
     def train(name: str, say: Callable[[str], None]) -> Path:
         return registry.train(config, data.pictures, data.captions, clip_folder, tmp_path / name, say=say)
 
-    kept = train("kept")
+    kept = train("kept", lambda line: None)
     request.getfixturevalue("full_disk")
     said: list[str] = []
     streaming = train("streaming", said.append)

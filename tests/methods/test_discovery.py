@@ -143,14 +143,14 @@ def run_with(more: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_command_line_names_a_new_method_in_its_help(more: Path) -> None:
-    assert "the-opposite" in run_with(more, "evaluate", "--help").stdout
+    assert "the-opposite" in run_with(more, "evaluate", "cirr", "--help").stdout
     assert "echo" in run_with(more, "train", "--help").stdout
 
 
 def test_an_unknown_method_is_refused_before_torch_is_imported(more: Path, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("image,caption\n")
     for arguments in (
-        ("evaluate", "attributes", "--root", str(tmp_path), "--method", "image,magic"),
+        ("evaluate", "cirr", "--root", str(tmp_path), "--method", "image,magic"),
         ("train", "--images", str(tmp_path), "--captions", str(tmp_path / "a.csv"), "--output",
          str(tmp_path / "out"), "--method", "magic"),
     ):  # fmt: skip

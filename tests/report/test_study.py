@@ -100,7 +100,7 @@ def test_models_of_several_numbers_of_latent_attributes(made: Benchmark, encoder
 def test_the_latent_attributes_of_two_methods_are_not_mixed(
     made: Benchmark, encoder: ClipEncoder, model: Model
 ) -> None:
-    other = Model(encoder, random_inversion(1, num_latent=8), "other", "searle")
+    other = Model(encoder, random_inversion(1, num_latent=8), "other", method="searle")
     pairs = [(baselines.create(one.method, one), one) for one in (model, other)]
     assert measure(made, pairs).latent == ()
 

@@ -36,7 +36,7 @@ class TrainingConfig:
     `caption_split`."""
 
     method: str = "fti4cir"
-    """What learns: a key of `methods.registry.LEARNED`."""
+    """What learns: a name in `methods.registry.trainable()`."""
 
     # -- how long, and how fast
     epochs: int = 60
