@@ -59,7 +59,7 @@ def kinds() -> list[str]:
 
 
 def model_types() -> list[str]:
-    """All `model_type`s that can be read."""
+    """All values of `model_type` that can be read."""
     return [model_type for record in backbones().values() for model_type in record.model_types]
 
 

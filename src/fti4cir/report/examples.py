@@ -60,7 +60,7 @@ class Thumbnails:
     def __init__(self) -> None:
         self._classes: dict[Path, str] = {}
         self.images: dict[str, str] = {}
-        """For each class, its image as a `data:` address."""
+        """For each class, its image as a data URI."""
 
     def style_of(self, path: Path) -> str:
         """The class that has the image as its background.
