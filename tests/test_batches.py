@@ -51,7 +51,7 @@ def test_batch_and_position_make_no_difference(
     together = {
         "image": model.encode_images(pictures, batch_size),
         "text": model.encode_texts(said, batch_size),
-        "composed": model.compose(pictures, said, batch_size),
+        "composed": model.compose(pictures, said, batch_size=batch_size),
     }
     fast = model.name == "mini" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     for kind, features in together.items():

@@ -129,7 +129,7 @@ class TestIndex:
         path.write_bytes(path.read_bytes()[:-2000])
         assert run("index", tmp_path / "photos") == 0
         out, err = capsys.readouterr()
-        assert out.startswith("1 images: 1 added")
+        assert out.startswith("1 image: 1 added")
         assert f"warning: The file '{path}' is cut short or damaged: 20 % of the image is missing" in err
         assert run("search", tmp_path / "photos", "--image", path) == 0
         assert capsys.readouterr().err.count("is cut short") == 1
