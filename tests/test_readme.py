@@ -51,8 +51,10 @@ def check(arguments: list[str]) -> None:
         return
     while hasattr(command, "commands"):
         assert arguments, "the command stops before it says what to do"
-        assert arguments[0] in command.commands, f"there is no command {arguments[0]!r}"
-        command = command.commands[arguments.pop(0)]
+        found = command.get_command(command.context_class(command), arguments[0])
+        assert found is not None, f"there is no command {arguments[0]!r}"
+        arguments.pop(0)
+        command = found
     if arguments == ["-h"]:
         return
     parser = command.make_parser(command.context_class(command))

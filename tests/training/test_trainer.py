@@ -105,7 +105,7 @@ from test_trainer import CONFIG
 images, captions, backbone, folder = map(Path, sys.argv[1:])
 features._BLOCK, features._TEXT_BLOCK = 8, 4
 training._SAVE_EVERY = 0.0
-real_replace, real_rows, real_save, real_step = os.replace, features._write_rows, torch.save, training._Run.take_step
+real_replace, real_rows, real_save, real_step = os.replace, features.write_rows, torch.save, training._Run.take_step
 real_sentences = features.encode_sentences
 calls = 0
 
@@ -125,14 +125,14 @@ def half_a_block():
             real_rows(path, start, rows[:3])
             die()
         real_rows(path, start, rows)
-    features._write_rows = write
+    features.write_rows = write
 
 def before_its_line():
     def write(path, start, rows):
         real_rows(path, start, rows)
         if start == 24 and path.name == "local.f16":
             die()
-    features._write_rows = write
+    features.write_rows = write
 
 def half_the_captions():
     blocks = []
