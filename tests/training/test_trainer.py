@@ -96,17 +96,17 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import transformers, torch
-from fti4cir.features import cache as features
+from fti4cir.features import cache as features, matrix
 from fti4cir.methods import registry
 from fti4cir.models.queries import Queries
 from fti4cir.training import trainer as training
 from test_trainer import CONFIG
 
 images, captions, backbone, folder = map(Path, sys.argv[1:])
-features._BLOCK, features._TEXT_BLOCK = 8, 4
+features._BLOCK, matrix._TEXT_BLOCK = 8, 4
 training._SAVE_EVERY = 0.0
 real_replace, real_rows, real_save, real_step = os.replace, features.write_rows, torch.save, training._Run.take_step
-real_sentences = features.encode_sentences
+real_sentences = matrix.encode_sentences
 calls = 0
 
 def die():
@@ -141,7 +141,7 @@ def half_the_captions():
         if len(blocks) == 3:
             die()
         return real_sentences(*arguments)
-    features.encode_sentences = encode
+    matrix.encode_sentences = encode
 
 def half_a_checkpoint():
     def save(state, file):
