@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from fti4cir.backbones.base import VisionFeatures, image_fingerprint
 from fti4cir.backbones.clip import ClipEncoder
 from fti4cir.errors import ImageError, InputError, ModelError
+from fti4cir.images.decode import open_image
 from fti4cir.inversion.compose import encode_sentences
 from fti4cir.inversion.network import FineGrainedInversion, InversionConfig
 from fti4cir.inversion.prompts import Slot
@@ -188,3 +189,18 @@ def test_widths_must_fit(encoder: ClipEncoder, width: str) -> None:
     config = InversionConfig(**{**widths, width: widths[width] + 8})
     with pytest.raises(ModelError, match=width):
         Model(encoder, FineGrainedInversion(config), "tiny")
+
+
+def test_files_are_read_ahead_to_the_same_features(encoder: ClipEncoder, tmp_path: Path) -> None:
+    paths = []
+    for number in range(7):
+        paths.append(tmp_path / f"{number}.png")
+        picture(number).save(paths[-1])
+    model = Model(encoder, None, "tiny")
+    with Image.open(paths[0]) as lazy:
+        ahead = model.features([*paths, lazy, lazy], batch_size=3)
+    blocks = [[*paths[:3]], [*paths[3:6]], [paths[6], paths[0], paths[0]]]
+    stacked = [torch.stack([encoder.preprocess(open_image(path)) for path in block]) for block in blocks]
+    serial = [encoder.encode_pixels(pixels) for pixels in stacked]
+    assert torch.equal(ahead.image, torch.cat([block.image for block in serial]))
+    assert torch.equal(ahead.local, torch.cat([block.local for block in serial]))
