@@ -14,14 +14,12 @@ from __future__ import annotations
 
 import ast
 import importlib
-import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
+from ..discovery import registered
 from ..errors import ModelError
 
 _PACKAGE = __package__
@@ -44,7 +42,11 @@ def backbones() -> Mapping[str, Backbone]:
     """The module's name -> its record, in alphabetical order."""
     import fti4cir.backbones as package
 
-    return _scan(tuple(package.__path__))
+    found = registered(package.__path__, "BACKBONE")
+    return {
+        module: Backbone(**{name: ast.literal_eval(value) for name, value in one.arguments.items()})
+        for module, one in found.items()
+    }
 
 
 def bundled_folder(name: str) -> Path | None:
@@ -86,27 +88,3 @@ def module_of(model_type: object, name: str) -> ModuleType:
 def import_module(name: str) -> ModuleType:
     """Import the module of a backbone."""
     return importlib.import_module(f"{_PACKAGE}.{name}")
-
-
-@lru_cache
-def _scan(folders: tuple[str, ...]) -> Mapping[str, Backbone]:
-    found = {}
-    for folder in folders:
-        for module in pkgutil.iter_modules([folder]):
-            if module.ispkg:
-                continue
-            text = (Path(folder) / f"{module.name}.py").read_text(encoding="utf-8")
-            # Parsing all modules would slow down the start of the command line.
-            if "\nBACKBONE = Backbone(" in text:
-                found[module.name] = _read_record(text)
-    return dict(sorted(found.items()))
-
-
-def _read_record(text: str) -> Backbone:
-    """The record in the text of a module that has one."""
-    for statement in ast.parse(text).body:
-        match statement:
-            case ast.Assign(targets=[ast.Name(id="BACKBONE")], value=ast.Call(keywords=keywords)):
-                fields: dict[str, Any] = {str(one.arg): ast.literal_eval(one.value) for one in keywords}
-                return Backbone(**fields)
-    raise AssertionError("The record BACKBONE is not at the top level of its module.")

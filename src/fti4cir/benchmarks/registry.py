@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
-import pkgutil
 import sys
 
+from ..discovery import registered
 from ..errors import InputError
 from .base import Benchmark
 from .published import Published
@@ -15,11 +15,10 @@ from .published import Published
 def benchmarks() -> dict[str, Published]:
     """All published benchmarks by name, in the alphabet's order: the records `BENCHMARK` of this package's modules.
 
-    Modules are looked for at each call, so that a folder which is added to the package's `__path__` counts.
+    A folder that is added to the package's `__path__` counts, too.
     """
-    package = sys.modules[__package__]
-    modules = [importlib.import_module(f"{__package__}.{one.name}") for one in pkgutil.iter_modules(package.__path__)]
-    records = [module.BENCHMARK for module in modules if hasattr(module, "BENCHMARK")]
+    modules = registered(sys.modules[__package__].__path__, "BENCHMARK")
+    records = [importlib.import_module(f"{__package__}.{module}").BENCHMARK for module in modules]
     return {one.name: one for one in sorted(records, key=lambda one: one.name)}
 
 

@@ -1,24 +1,19 @@
 """Methods of composed retrieval, by name.
 
-Each module of this package is a method, except this one, `base`, and those whose names begin with an underscore. A
-method's name is its module's, with `-` for `_`. Names and summaries are read from the source, so that a command line
-can list them without importing PyTorch.
+Each module of this package that has a record `METHOD` is a method. Its name is the module's, with `-` for `_`. Names
+and summaries are read from the source, so that a command line can list them without importing PyTorch.
 """
 
 from __future__ import annotations
 
 import ast
 import importlib
-import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache
-from importlib.abc import InspectLoader
-from importlib.util import find_spec
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..discovery import Registered, registered
 from ..errors import InputError, TrainingError
 from .base import Captions, Entry, Learner, Method, Model, Options
 
@@ -28,7 +23,6 @@ if TYPE_CHECKING:
 _PACKAGE = __name__.rpartition(".")[0]
 _OWN = "fti4cir"
 """The method of this package, which is listed first."""
-_NO_METHODS = ("base", "registry")
 
 
 # -- which there are ------------------------------------------------------------------------------------------
@@ -39,12 +33,13 @@ def names() -> tuple[str, ...]:
 
 def trainable() -> tuple[str, ...]:
     """The names of the methods that learn."""
-    return tuple(name for name, source in _found().items() if source.learns)
+    return tuple(name for name, method in _found().items() if _learns(method))
 
 
 def summaries() -> dict[str, str]:
     """What each method is, in one line: the first one of its module's docstring."""
-    return {name: source.summary for name, source in _found().items()}
+    docstrings = {name: ast.get_docstring(ast.parse(method.text)) or "" for name, method in _found().items()}
+    return {name: docstring.partition("\n")[0] for name, docstring in docstrings.items()}
 
 
 def find(name: str) -> Entry:
@@ -61,48 +56,15 @@ def check_methods(chosen: Sequence[str]) -> None:
             raise InputError(f"There is no method {name!r}; available are: {', '.join(names())}.")
 
 
-class _Source(NamedTuple):
-    """What the text of a method's module says."""
-
-    summary: str
-    learns: bool
-
-
-def _found() -> Mapping[str, _Source]:
-    return _read(tuple(importlib.import_module(_PACKAGE).__path__))
+def _found() -> Mapping[str, Registered]:
+    """The methods by name, in the order of `names`."""
+    modules = registered(importlib.import_module(_PACKAGE).__path__, "METHOD")
+    found = {module.replace("_", "-"): source for module, source in modules.items()}
+    return dict(sorted(found.items(), key=lambda item: (item[0] != _OWN, not _learns(item[1]), item[0])))
 
 
-@cache
-def _read(folders: tuple[str, ...]) -> Mapping[str, _Source]:
-    """The methods in these folders, in the order of `names`."""
-    modules = [found.name for found in pkgutil.iter_modules(folders) if not found.ispkg]
-    found = {
-        module.replace("_", "-"): _source(f"{_PACKAGE}.{module}")
-        for module in modules
-        if not module.startswith("_") and module not in _NO_METHODS
-    }
-    return MappingProxyType(
-        dict(sorted(found.items(), key=lambda item: (item[0] != _OWN, not item[1].learns, item[0])))
-    )
-
-
-def _source(module: str) -> _Source:
-    spec = find_spec(module)
-    if spec is None or not isinstance(spec.loader, InspectLoader):
-        raise ImportError(f"the source of {module} cannot be read")
-    tree = ast.parse(spec.loader.get_source(module) or "")
-    lines = (ast.get_docstring(tree) or "").splitlines()
-    return _Source(lines[0] if lines else "", any(_gives_learner(statement) for statement in tree.body))
-
-
-def _gives_learner(statement: ast.stmt) -> bool:
-    """Whether it is `METHOD = Entry(..., learner=...)`."""
-    return (
-        isinstance(statement, ast.Assign)
-        and any(isinstance(target, ast.Name) and target.id == "METHOD" for target in statement.targets)
-        and isinstance(statement.value, ast.Call)
-        and any(keyword.arg == "learner" for keyword in statement.value.keywords)
-    )
+def _learns(method: Registered) -> bool:
+    return "learner" in method.arguments
 
 
 def _module(name: str) -> str:
