@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from .errors import InputError
+from .errors import FtiError, InputError
 
 
 def is_uri(location: str | Path) -> bool:
@@ -59,6 +59,16 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(folder: Path, error_class: type[FtiError]) -> Iterator[None]:
+    """Turn what goes wrong while a folder is written to into an error of this package that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise error_class(f"{folder} cannot be written to: {reason}; what was saved before is kept.") from error
 
 
 def append(path: str | Path, content: bytes) -> None:

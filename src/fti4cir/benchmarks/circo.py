@@ -32,7 +32,7 @@ from .annotations import (
     unique_ids,
 )
 from .base import Benchmark, Query
-from .published import Form, Published
+from .published import Form, Published, in_one_part
 
 SPLITS = ("val", "test")
 
@@ -161,15 +161,11 @@ def _query(entry: Entry, places: Places) -> Query:
     )
 
 
-def _parts(root: str | os.PathLike[str], split: str, *, allow_missing: bool) -> tuple[Benchmark, ...]:
-    return (load(root, split, allow_missing=allow_missing),)
-
-
 BENCHMARK = Published(
     name="circo",
     summary="CIRCO: photographs of COCO, several right answers a query.",
     splits=SPLITS,
-    load=_parts,
+    load=in_one_part(load),
     # As the benchmark's README, `src/evaluation.py` and examples have it.
     forms=(Form(50, {}, numbers=True),),
     gallery_size=GALLERY,

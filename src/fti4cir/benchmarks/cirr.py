@@ -30,7 +30,7 @@ from .annotations import (
     unique_ids,
 )
 from .base import Benchmark, Query
-from .published import Form, Published
+from .published import Form, Published, in_one_part
 
 SPLITS = ("val", "test1")
 
@@ -117,15 +117,11 @@ def _query(entry: Entry, places: Places) -> Query:
     )
 
 
-def _parts(root: str | os.PathLike[str], split: str, *, allow_missing: bool) -> tuple[Benchmark, ...]:
-    return (load(root, split, allow_missing=allow_missing),)
-
-
 BENCHMARK = Published(
     name="cirr",
     summary="CIRR: everyday photographs, in groups of six similar ones.",
     splits=SPLITS,
-    load=_parts,
+    load=in_one_part(load),
     # As the benchmark's `Test-split_server.md` and its examples have them.
     forms=(
         Form(50, {"version": "rc2", "metric": "recall"}, limit=_SERVER_LIMIT),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from .base import Benchmark
 
@@ -69,3 +70,12 @@ class Published:
     """The files that make up a submission to the benchmark's server; empty where there is no server."""
     gallery_size: int | None = None
     """How many images the gallery has, where its list may be absent; None where a list always says it."""
+
+
+def in_one_part(load: Callable[..., Benchmark]) -> Load:
+    """The `Load` of a benchmark that has one gallery, from a function that gives its only part."""
+
+    def parts(*location: Any, **options: Any) -> tuple[Benchmark, ...]:
+        return (load(*location, **options),)
+
+    return parts

@@ -100,20 +100,7 @@ class Average:
 
     def to_json(self) -> dict[str, Any]:
         """The output of `fti4cir evaluate --json`, with the fields of an `Evaluation`."""
-        return {
-            "benchmark": self.benchmark,
-            "split": self.split,
-            "protocol": self.protocol,
-            "method": self.method,
-            "model": self.model,
-            "queries": self.queries,
-            "gallery": self.gallery,
-            "missing": self.missing,
-            "metrics": self.metrics(),
-            "intervals": {name: list(ends) for name, ends in self.intervals().items()},
-            "ceilings": self.ceilings,
-            "by_value": self.by_value(),
-        }
+        return results.figures_json(self)
 
     @property
     def _names(self) -> list[str]:

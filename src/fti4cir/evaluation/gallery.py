@@ -27,14 +27,13 @@ from ..errors import ImageError
 from ..features.cache import FileSource, compute
 from ..images.decode import content_digest, decode_image, read_file
 from ..images.prefetch import prefetch
+from ..progress import Progress
 from .queries import QueryComposer
 from .ranking import blocks
 
 _BATCH = 32  # images through the image tower at a time
 _NORMALISED = 2**13  # cached features normalised at a time
 
-Progress = Callable[[int, int], object]
-"""Called with the number of images done and the number in all."""
 Lose = Callable[[int, str], None]
 """Called with the position of an image that cannot be read, and the reason."""
 

@@ -131,6 +131,56 @@ class Named(Protocol):
         ...
 
 
+class _Figures(Named, Protocol):
+    """What the JSON of figures is made of. `Evaluation` says what each is."""
+
+    @property
+    def benchmark(self) -> str: ...
+
+    @property
+    def split(self) -> str: ...
+
+    @property
+    def protocol(self) -> str: ...
+
+    @property
+    def queries(self) -> int: ...
+
+    @property
+    def gallery(self) -> int: ...
+
+    @property
+    def missing(self) -> int: ...
+
+    @property
+    def ceilings(self) -> Mapping[str, float]: ...
+
+    def metrics(self) -> dict[str, float]: ...
+
+    def intervals(self) -> dict[str, tuple[float, float]]: ...
+
+    def by_value(self) -> dict[str, dict[str, float]]: ...
+
+
+def figures_json(one: _Figures) -> dict[str, Any]:
+    """The fields of an `Evaluation`, or of the average of several, ready for `json.dumps`."""
+    metrics = one.metrics()
+    return {
+        "benchmark": one.benchmark,
+        "split": one.split,
+        "protocol": one.protocol,
+        "method": one.method,
+        "model": one.model,
+        "queries": one.queries,
+        "gallery": one.gallery,
+        "missing": one.missing,
+        "metrics": metrics,
+        "intervals": {name: list(ends) for name, ends in one.intervals().items()},
+        "ceilings": {name: one.ceilings.get(name, 1.0) for name in metrics},
+        "by_value": one.by_value(),
+    }
+
+
 def labels(evaluations: Sequence[Named]) -> list[str]:
     """What to call each of several evaluations, for people: its method, `sum`.
 

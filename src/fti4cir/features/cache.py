@@ -27,11 +27,11 @@ from torch import Tensor
 
 from ..backbones.base import DualEncoder, VisionFeatures, image_fingerprint
 from ..errors import CacheError, ImageError, ModelError, NoRoomError
-from ..files import append, drop_partial_line, replacing
+from ..files import append, drop_partial_line, replacing, writing
 from ..images.decode import FileReader, content_digest, decode_image
 from ..images.prefetch import prefetch
 from ..progress import ProgressLog
-from .matrix import write_rows, writing
+from .matrix import write_rows
 
 _logger = logging.getLogger(__name__)
 
@@ -193,7 +193,7 @@ def require_room(folder: Path, encoder: DualEncoder, *, count: int, local: bool 
     needed = sum(
         math.prod(shape) * np.dtype(kind).itemsize for name, (kind, shape) in layout if local or name == "image"
     )
-    with writing(folder):
+    with writing(folder, CacheError):
         existing = next(parent for parent in (folder, *folder.resolve().parents) if parent.exists())
         free = shutil.disk_usage(existing).free
     if needed > free:
@@ -235,11 +235,11 @@ class _Cache:
                 f"{self.folder} holds the features of other images or of another encoder; delete it or choose "
                 "another folder."
             )
-        with writing(self.folder):
+        with writing(self.folder, CacheError):
             drop_partial_line(self.journal)
 
     def _lay_out(self, key: Path) -> None:
-        with writing(self.folder):
+        with writing(self.folder, CacheError):
             self.folder.mkdir(parents=True, exist_ok=True)
             for path in (*(path for path, _, _ in self.files.values()), self.journal):
                 path.write_bytes(b"")
@@ -310,14 +310,14 @@ class _Cache:
             },
         }
         self._note({"block": block})  # takes back what an earlier line said, before its rows are overwritten
-        with writing(self.folder):
+        with writing(self.folder, CacheError):
             for name, (path, _, _) in self.files.items():
                 write_rows(path, start, rows[name])
         self._note(entry)
         return count
 
     def _note(self, entry: Mapping[str, Any]) -> None:
-        with writing(self.folder):
+        with writing(self.folder, CacheError):
             append(self.journal, (json.dumps(entry) + "\n").encode())
 
     def features(self) -> Features:

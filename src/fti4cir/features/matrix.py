@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from ..backbones.base import DualEncoder
 from ..errors import CacheError
+from ..files import writing
 from ..inversion.compose import encode_sentences
 from ..progress import ProgressLog
 
@@ -84,7 +84,7 @@ def compute_rows(
     key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
     path = folder / f"{name}-{key}.f32"
     if not path.exists():
-        with writing(folder):
+        with writing(folder, CacheError):
             folder.mkdir(parents=True, exist_ok=True)
             _make_rows(path, shape, block, make, label or name)
     if path.stat().st_size != 4 * math.prod(shape):
@@ -119,13 +119,3 @@ def write_rows(path: Path, start: int, rows: NDArray[Any]) -> None:
         file.write(rows.tobytes())
         file.flush()
         os.fsync(file.fileno())
-
-
-@contextlib.contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Turn what goes wrong while a cache is written into a CacheError."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise CacheError(f"{folder} cannot be written to: {reason}; what was saved before is kept.") from error

@@ -42,6 +42,7 @@ from ..captions.table import CaptionedImages, load_captioned_images
 from ..errors import CutWarning, NoRoomError, TrainingError
 from ..features.cache import Features, Share, StreamedFeatures, compute, require_room
 from ..features.matrix import compute_texts
+from ..files import writing
 from ..inversion.compose import encode_sentences
 from ..inversion.network import FineGrainedInversion
 from ..models import loading, saved
@@ -98,7 +99,7 @@ def train(
                 f"{output} holds a training already; go on with it (--resume) or choose another folder."
             )
         saved.require_free(output)
-        with _writing(output):  # before hours of work, not after
+        with writing(output, TrainingError):  # before hours of work, not after
             output.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=output).close()
         encoder = loading.load_encoder(backbone, world_.device)
@@ -206,16 +207,6 @@ _DIVERGED = 5.0
 """How many times the loss of the first step is too much."""
 _NEAR = 200
 """How far away, in the order of names, the image may be whose caption lends a part to an edit."""
-
-
-@contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """TrainingError for what goes wrong while a folder is written to."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise TrainingError(f"{folder} cannot be written to: {reason}; what was saved before is kept.") from error
 
 
 def _seed_torch(*numbers: int) -> None:
@@ -609,7 +600,7 @@ class _Run:
     def start_log(self) -> None:
         """Begin the log, or drop its rows of steps that will be done again."""
         file = self.output / "log.csv"
-        with _writing(self.output):
+        with writing(self.output, TrainingError):
             rows = file.read_text(encoding="utf-8").splitlines(keepends=True)[1:] if file.exists() else []
             kept = [row for row in rows if row.endswith("\n") and int(row.partition(",")[0]) <= self.step]
             partial = file.with_suffix(".tmp")
@@ -622,7 +613,10 @@ class _Run:
         figures = {name: value / steps for name, value in self.sums.items()} | validation
         self.sums = {}
         row = {"step": self.step, "epoch": self.step / self.steps_per_epoch, "learning_rate": rate, **figures}
-        with _writing(self.output), open(self.output / "log.csv", "a", newline="", encoding="utf-8") as log:
+        with (
+            writing(self.output, TrainingError),
+            open(self.output / "log.csv", "a", newline="", encoding="utf-8") as log,
+        ):
             csv.DictWriter(log, self.columns, restval="", lineterminator="\n").writerow(row)
         shown = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
         self.say(f"step {self.step} of {self.total_steps}: {shown}; about {left / 60:.0f} min left")
@@ -645,7 +639,7 @@ class _Run:
             "first_total": self.first_total,
         }
         partial = self.output / "checkpoint.tmp"
-        with _writing(self.output):
+        with writing(self.output, TrainingError):
             try:
                 with open(partial, "wb") as file:
                     try:
