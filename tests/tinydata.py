@@ -12,8 +12,8 @@ from PIL import Image
 
 PICTURES = 40  # of which four are kept out of training
 COLOURS = {"red": (220, 30, 30), "black": (10, 10, 10), "blue": (30, 30, 220), "white": (240, 240, 240)}
-SMALL = {"epochs": 3, "batch_size": 8, "learning_rate": 2e-3, "dropout": 0.2, "bfloat16": False}
-SMALL_ATTRIBUTES = {"num_latent": 6, "max_attributes": 3}
+SMALL = {"epochs": 3, "batch_size": 8, "learning_rate": 2e-3, "network.dropout": 0.2, "bfloat16": False}
+SMALL_ATTRIBUTES = {"network.num_latent": 6, "network.max_attributes": 3}
 """For the methods that have any."""
 
 

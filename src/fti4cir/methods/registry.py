@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -120,15 +119,15 @@ def learner(name: str) -> Learner:
 
 
 def preset(name: str, **changes: Any) -> TrainingConfig:
-    """A preset with some of its fields changed. TrainingError if there is no such preset.
+    """A preset with some settings changed, as by `TrainingConfig.with_settings`.
 
-    `epochs` also takes the place of the `steps` that a preset may count instead.
+    `epochs` also replaces the `steps` that a preset may count instead. TrainingError if there is no such preset.
     """
     if name not in PRESETS:
         raise TrainingError(f"There is no preset {name!r}; there are {', '.join(PRESETS)}.")
     if "epochs" in changes:
         changes = {"steps": None, **changes}
-    return replace(PRESETS[name], **changes)
+    return PRESETS[name].with_settings(changes)
 
 
 def train(

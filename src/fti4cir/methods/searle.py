@@ -13,10 +13,10 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -28,12 +28,18 @@ from ..captions.split import SplitCaption
 from ..errors import ModelError
 from ..features.cache import compute_rows
 from ..inversion.compose import encode_sentences
-from ..inversion.network import FineGrainedInversion, PseudoWords
+from ..inversion.network import FineGrainedInversion, NetworkConfig, PseudoWords
 from ..inversion.prompts import Sentence, Slot, Template
 from ..training import losses
-from ..training.config import TrainingConfig
+from ..training.config import (
+    Options,
+    TrainingConfig,
+    require_at_least_one,
+    require_choices,
+    require_shares,
+)
 from ..training.losses import LossWeights
-from ..training.objective import Batch, Corpus
+from ..training.objective import Batch, Corpus, Needs
 from .base import Learner, Model
 
 _TEMPLATE = Template(modification="that {text}")
@@ -217,21 +223,22 @@ def _pseudo_and_real(encoder: DualEncoder, words: PseudoWords, phrases: Sequence
 # -- words by optimisation ------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Optimization:
-    """How an image's word is found; the fields are those of `TrainingConfig` that begin with `inversion_`."""
+    """How the word of an image is found."""
 
-    steps: int = TrainingConfig.inversion_steps
-    concepts: int = TrainingConfig.inversion_concepts
-    average: float = TrainingConfig.inversion_average
-    start: str = TrainingConfig.inversion_start
-    templates: int = TrainingConfig.inversion_templates
+    steps: int = 60
+    concepts: int = 5
+    """Each step draws a sentence about one of this number of concepts nearest to the image."""
+    average: float = 0.0
+    """Decay of the exponential moving average of the word, which then is the result; 0: the last word."""
+    start: Literal["mean", "random"] = "mean"
+    """What a word begins as: the mean of all token embeddings, or Gaussian noise of deviation 0.02."""
+    templates: Literal[1, 24] = 1
+    """The number of sentences of which each step draws one."""
 
-    @classmethod
-    def of(cls, config: TrainingConfig) -> Optimization:
-        """That of a training."""
-        return cls(
-            config.inversion_steps, config.inversion_concepts, config.inversion_average, config.inversion_start,
-            config.inversion_templates,
-        )  # fmt: skip
+    def __post_init__(self) -> None:
+        require_at_least_one(self, "steps", "concepts")
+        require_shares(self, "average")
+        require_choices(self, {"start": ("mean", "random"), "templates": (1, 24)})
 
     @property
     def sentences(self) -> list[Sentence]:
@@ -366,17 +373,47 @@ class OptimizedInversion:
 
 
 # -- the network ----------------------------------------------------------------------------------------------
+@dataclass(frozen=True, kw_only=True)
+class SearleWeights(LossWeights):
+    """The weights of SEARLE's losses."""
+
+    distillation: float = 1.0
+    regularization_subject: float = 0.75
+    """Towards a real sentence about a concept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearleOptions(Options):
+    """The settings of `SearleObjective`."""
+
+    weights: SearleWeights = field(default_factory=SearleWeights)
+    vocabulary: Literal["captions", "open-images"] = "captions"
+    """Where the concepts are from: subjects of the training captions, or the 20,931 class names of Open Images."""
+    concepts: int = 5
+    """How many of the concepts nearest to an image the network's training draws from."""
+    inversion: Optimization = field(default_factory=Optimization)
+    """The optimisation that finds the word of each training image."""
+
+    def __post_init__(self) -> None:
+        require_choices(self, {"vocabulary": ("captions", "open-images")})
+        require_at_least_one(self, "concepts")
+
+
 class SearleObjective:
-    """Distillation of the optimised words into the network, each told from those of the other images."""
+    """Distillation of the optimised words into the network, with the other images' words as negatives."""
+
+    needs = Needs()
 
     def __init__(self, config: TrainingConfig, corpus: Corpus) -> None:
-        self._encoder, self._count = corpus.encoder, config.concepts
-        encoder, rows, optimization = corpus.encoder, list(corpus.rows), Optimization.of(config)
+        options = config.options_as(SearleOptions)
+        self.weights = options.weights
+        self._encoder, self._count = corpus.encoder, options.concepts
+        encoder, rows, optimization = corpus.encoder, list(corpus.rows), options.inversion
         captions = [corpus.captions[row] for row in rows]
         made_of: list[Any] = [image_fingerprint(encoder), rows]
         seeds: list[tuple[int, int]] | None = None
         self.extra: Mapping[str, Any]
-        if config.vocabulary == "captions":
+        if options.vocabulary == "captions":
             said = collect(captions)
             self.extra = {"concepts": said}
             self._concepts = Concepts.of_captions(encoder, said)
@@ -386,7 +423,7 @@ class SearleObjective:
                 made_of.append(asdict(optimization))
         else:
             said = captions_of_classes(str(caption) for group in captions for caption in group)
-            self.extra = {"concepts": said, "vocabulary": config.vocabulary, "optimization": asdict(optimization)}
+            self.extra = {"concepts": said, "vocabulary": options.vocabulary, "optimization": asdict(optimization)}
             self._concepts = Concepts.of_open_images(_class_features(corpus), said)
             seeds = [(config.seed, row) for row in rows]
             made_of += [said, asdict(optimization), config.seed]
@@ -440,18 +477,13 @@ SEARLE = Learner(
             learning_rate=1e-4,
             weight_decay=0.01,
             schedule="constant",
-            weights=LossWeights(0.0, 0.0, 0.75, 0.0, 0.0, distillation=1.0),
-            max_attributes=0,
-            dropout=0.5,
-            template=_TEMPLATE,
             bfloat16=True,
-            vocabulary="open-images",
-            concepts=150,
-            inversion_concepts=15,
-            inversion_steps=350,
-            inversion_average=0.99,
-            inversion_start="random",
-            inversion_templates=24,
+            network=NetworkConfig(max_attributes=0, dropout=0.5, template=_TEMPLATE),
+            options=SearleOptions(
+                vocabulary="open-images",
+                concepts=150,
+                inversion=Optimization(steps=350, concepts=15, average=0.99, start="random", templates=24),
+            ),
         ),
         "searle-quick": TrainingConfig(
             method="searle",
@@ -459,12 +491,9 @@ SEARLE = Learner(
             batch_size=128,
             learning_rate=1e-4,
             schedule="constant",
-            weights=LossWeights(0.0, 0.0, 0.75, 0.0, 0.0, distillation=1.0),
-            max_attributes=0,
-            dropout=0.5,
-            template=_TEMPLATE,
             bfloat16=True,
-            inversion_steps=20,
+            network=NetworkConfig(max_attributes=0, dropout=0.5, template=_TEMPLATE),
+            options=SearleOptions(inversion=Optimization(steps=20)),
         ),
     },
     default="searle",
