@@ -354,8 +354,8 @@ def test_the_optimised_words_are_kept_and_go_on(
 def test_each_word_is_told_from_those_of_the_others(encoder: ClipEncoder, tmp_path: Path, image: torch.Tensor) -> None:
     captions = [[SplitCaption("a dog", "on grass")]] * 5
     losses = SearleObjective(CONFIG, Corpus(encoder, image.numpy(), captions, range(5), tmp_path, quiet))
-    network = FineGrainedInversion(CONFIG.network(encoder))
-    batch = Batch([4, 0, 2], [caption for [caption] in captions[:3]], image[[4, 0, 2]], None, image[:3], [], [])
+    network = FineGrainedInversion(CONFIG.network.for_encoder(encoder))
+    batch = Batch([4, 0, 2], [caption for [caption] in captions[:3]], image[[4, 0, 2]], None)
     outputs = losses.outputs(network, batch)
     assert outputs["token"].shape == (3, encoder.token_width)
     wanted = torch.from_numpy(losses._tokens[[4, 0, 2]])

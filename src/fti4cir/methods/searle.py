@@ -235,11 +235,6 @@ class Optimization:
     templates: Literal[1, 24] = 1
     """The number of sentences of which each step draws one."""
 
-    def __post_init__(self) -> None:
-        require_at_least_one(self, "steps", "concepts")
-        require_shares(self, "average")
-        require_choices(self, {"start": ("mean", "random"), "templates": (1, 24)})
-
     @property
     def sentences(self) -> list[Sentence]:
         """In which the text tower shall see the image."""
@@ -397,6 +392,9 @@ class SearleOptions(Options):
     def __post_init__(self) -> None:
         require_choices(self, {"vocabulary": ("captions", "open-images")})
         require_at_least_one(self, "concepts")
+        require_at_least_one(self.inversion, "steps", "concepts")
+        require_shares(self.inversion, "average")
+        require_choices(self.inversion, {"start": ("mean", "random"), "templates": (1, 24)})
 
 
 class SearleObjective:
