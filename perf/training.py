@@ -34,11 +34,11 @@ from fti4cir.captions.split import SplitCaption, split
 from fti4cir.inversion.compose import encode_sentences
 from fti4cir.inversion.network import FineGrainedInversion, PseudoWords
 from fti4cir.methods import registry
-from fti4cir.methods.fti4cir import InversionObjective
+from fti4cir.methods.fti4cir import InversionObjective, InversionOptions
 from fti4cir.training import losses
-from fti4cir.training import trainer as training
 from fti4cir.training.config import TrainingConfig
 from fti4cir.training.objective import Batch, Corpus
+from fti4cir.training.state import make_optimizer
 
 EPOCHS = 60
 """Over which the cost of what is computed once is spread: as many as the paper's."""
@@ -92,7 +92,7 @@ class Ours:
         self.config, self.encoder, self.network = config, encoder, network
         corpus = Corpus(encoder, torch.empty(0).numpy(), [], [], Path(), lambda line: None)
         self.objective = InversionObjective(config, corpus)
-        self.optimizer = training._optimizer(config, network)
+        self.optimizer = make_optimizer(config, network)
         self.bfloat16 = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
         self.marks: list[tuple[str, float]] = []
 
@@ -104,7 +104,7 @@ class Ours:
         with torch.no_grad():
             real = encode_sentences(self.encoder, texts)
         rows = list(range(len(captions)))
-        batch = Batch(rows, list(captions), features.image, features.local.half(), real, [], [])
+        batch = Batch(rows, list(captions), features.image, features.local.half(), real)
         return batch, time.perf_counter() - start
 
     def terms(self, batch: Batch, bfloat16: bool) -> dict[str, Tensor]:
@@ -117,7 +117,7 @@ class Ours:
 
     def step(self, batch: Batch) -> None:
         self.optimizer.zero_grad()
-        total = self.config.weights.total(self.terms(batch, self.bfloat16))
+        total = self.config.options.weights.total(self.terms(batch, self.bfloat16))
         self.mark("losses")
         total.backward()
         self.mark("network_backward")
@@ -195,7 +195,7 @@ class Release:
         with torch.no_grad():
             real = self.encode([[f"a photo of {text.subject} with {text.attribute}"] for text in captions])
         return {
-            "contrastive": losses.contrastive(image, whole, self.config.temperature),
+            "contrastive": losses.contrastive(image, whole, self.config.options_as(InversionOptions).temperature),
             "orthogonality": losses.orthogonality(selected),
             "regularization_subject": losses.regularization(pseudo_subject, real),
             "regularization_attributes": losses.regularization(pseudo_attributes, real),
@@ -231,7 +231,7 @@ class Release:
 
     def step(self, pixels: Tensor, captions: Sequence[SplitCaption]) -> None:
         self.optimizer.zero_grad()
-        self.config.weights.total(self.terms(pixels, captions)).backward()
+        self.config.options.weights.total(self.terms(pixels, captions)).backward()
         self.optimizer.step()
 
 
@@ -268,10 +268,10 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     encoder = build_encoder(options.tokenizer)
     captions = read_captions(options.captions, options.batch)
-    changes: dict[str, Any] = {"threshold": None} if options.all_attributes else {}
+    changes: dict[str, Any] = {"network.threshold": None} if options.all_attributes else {}
     config = registry.preset("paper", batch_size=options.batch, **changes)
     torch.manual_seed(0)
-    network = FineGrainedInversion(config.network(encoder))
+    network = FineGrainedInversion(config.network.for_encoder(encoder))
     ours, release = Ours(config, encoder, network), Release(config, encoder, deepcopy(network))
     pixels = torch.randn(options.batch, 3, encoder.input_size, encoder.input_size)
     batch, once = ours.prepare(pixels, captions)

@@ -61,7 +61,6 @@ BASELINES = ("image", "text", "sum", "caption", "pic2word", "searle-oti", "searl
 WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 SEEDS = (0, 1, 2)
 
-_LOSSES = registry.preset("composed").weights
 # name: preset, changes. One pass over the images with our presets; what costs less a step gets as much time. The
 # learning rates of pic2word and lincir are the best of 1e-4, 3e-4 and 1e-3 on the part `validation`; for searle 1e-3 is
 # no better than its own 1e-4.
@@ -69,13 +68,13 @@ JOBS: dict[str, tuple[str, dict[str, Any]]] = {
     "fti4cir": ("composed", {"epochs": 1}),
     "fti4cir, paper": ("paper", {"epochs": 2, "bfloat16": True}),
     "pic2word": ("pic2word-quick", {"epochs": 5, "learning_rate": 1e-3}),
-    "searle": ("searle-quick", {"epochs": 5, "inversion_steps": 8}),
+    "searle": ("searle-quick", {"epochs": 5, "inversion.steps": 8}),
     "lincir": ("lincir-quick", {"epochs": 2, "learning_rate": 1e-3}),
     "no composed losses": (
         "composed",
-        {"epochs": 1, "weights": replace(_LOSSES, composed=0.0, composed_image=0.0)},
+        {"epochs": 1, "weights.composed": 0.0, "weights.composed_image": 0.0},
     ),
-    "no description loss": ("composed", {"epochs": 1, "weights": replace(_LOSSES, description=0.0)}),
+    "no description loss": ("composed", {"epochs": 1, "weights.description": 0.0}),
     "no word lists": ("composed", {"epochs": 1, "word_edits": 0.0}),
     **{
         name.removeprefix("composed-").replace("-", " "): (name, {"epochs": 1})
@@ -83,7 +82,10 @@ JOBS: dict[str, tuple[str, dict[str, Any]]] = {
         if name.startswith("composed-")
     },
     **{
-        f"K = {count}": ("composed", {"epochs": 1, "num_latent": count, "max_attributes": min(12, count)})
+        f"K = {count}": (
+            "composed",
+            {"epochs": 1, "network.num_latent": count, "network.max_attributes": min(12, count)},
+        )
         for count in (4, 8, 48)
     },
 }
@@ -176,7 +178,7 @@ def measure_attributes(
             names.append(name)
     if "searle" in models:
         # As many steps as the words had that the network learned from.
-        methods.append(OptimizedInversion(models["searle"][0], JOBS["searle"][1]["inversion_steps"]))
+        methods.append(OptimizedInversion(models["searle"][0], JOBS["searle"][1]["inversion.steps"]))
         names.append("searle-oti")
     found = evaluate(
         benchmark, first.encoder, methods=methods, model=first.name, cache=cache / f"held_out-{TASKS[task][0]}"

@@ -14,6 +14,7 @@ import fti4cir
 from fti4cir import cli
 from fti4cir.inversion.network import FineGrainedInversion
 from fti4cir.training import trainer as training
+from fti4cir.training.step import Stepper
 from standin import save_colour
 from terminal import one_error_line
 from test_convert import SETTINGS, release
@@ -56,7 +57,7 @@ def test_train(captioned: Path, clip_folder: Path, capsys: pytest.CaptureFixture
     assert out.endswith(f"  fti4cir search FOLDER --model '{output}' --image FILE --text \"in red\"\n")
     config = json.loads((output / "config.json").read_text())["trained"]["config"]
     assert [config[name] for name in ("epochs", "batch_size", "learning_rate", "seed")] == [2, 4, 1e-3, 3]
-    assert config["weights"]["composed"] > 0  # the default preset
+    assert config["options"]["weights"]["composed"] > 0  # the default preset
     assert run("search", captioned / "pictures", "--image", captioned / "pictures" / "3.png", "--text", "in blue",
                "--model", output, "--json") == 0  # fmt: skip
     assert json.loads(capsys.readouterr().out)["results"]
@@ -76,7 +77,7 @@ def test_train_by_the_papers_recipe_with_features_elsewhere(captioned: Path, cli
     output = captioned / "my model"
     assert not (output / "features").exists()
     config = json.loads((output / "config.json").read_text())["trained"]["config"]
-    assert (config["weights"]["composed"], config["learning_rate"]) == (0, 4e-5)
+    assert (config["options"]["weights"]["composed"], config["learning_rate"]) == (0, 4e-5)
 
 
 def test_train_another_method_in_chunks(captioned: Path, clip_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,7 +87,10 @@ def test_train_another_method_in_chunks(captioned: Path, clip_folder: Path, caps
     assert config["method"] == "pic2word"
     trained = config["trained"]["config"]
     assert (trained["method"], trained["chunk_size"], trained["batch_size"]) == ("pic2word", 3, 8)
-    assert (trained["contrast"], trained["temperature"]) == ("across", None)  # of its published recipe
+    assert (trained["options"]["contrast"], trained["options"]["temperature"]) == (
+        "across",
+        None,
+    )  # of its published recipe
 
 
 def test_an_ablation(captioned: Path, clip_folder: Path) -> None:
@@ -141,7 +145,7 @@ def test_ctrl_c_says_what_goes_on(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training._Run, "take_step", interrupted)
+    monkeypatch.setattr(Stepper, "take", interrupted)
     assert train(captioned, clip_folder) == 130
     assert "the same command with --resume goes on from there" in one_error_line(capsys)
     monkeypatch.undo()

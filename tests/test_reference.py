@@ -12,6 +12,7 @@ from torch import Tensor
 from fti4cir.inversion.compose import encode_sentences
 from fti4cir.inversion.network import FineGrainedInversion, InversionConfig, PseudoWords
 from fti4cir.inversion.prompts import Template
+from fti4cir.methods.fti4cir import InversionWeights
 from fti4cir.models.authors_pickle import our_name, read_released
 from fti4cir.models.loading import load
 from fti4cir.training import losses
@@ -123,13 +124,13 @@ def test_losses(reference: SimpleNamespace) -> None:
     assert_close(terms["regularization_subject"], expected["loss_subject"])
     assert_close(terms["regularization_attributes"], expected["loss_attribute"])
     assert_close(terms["regularization_whole"], expected["loss_whole"])
-    assert_close(losses.LossWeights().total(terms), expected["loss_total"])
+    assert_close(InversionWeights().total(terms), expected["loss_total"])
 
 
 def test_gradients(reference: SimpleNamespace) -> None:
     """The norm of the total loss's gradient, for every parameter."""
     inversion = network(reference)
-    losses.LossWeights().total(loss_terms(reference, inversion(*reference.features))).backward()
+    InversionWeights().total(loss_terms(reference, inversion(*reference.features))).backward()
     norms = {our_name(theirs): norm for theirs, norm in reference.texts["grad_norms"].items()}
     parameters = dict(inversion.named_parameters())
     assert parameters.keys() == norms.keys()

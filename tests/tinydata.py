@@ -2,7 +2,9 @@
 
 import csv
 import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,8 +14,8 @@ from PIL import Image
 
 PICTURES = 40  # of which four are kept out of training
 COLOURS = {"red": (220, 30, 30), "black": (10, 10, 10), "blue": (30, 30, 220), "white": (240, 240, 240)}
-SMALL = {"epochs": 3, "batch_size": 8, "learning_rate": 2e-3, "dropout": 0.2, "bfloat16": False}
-SMALL_ATTRIBUTES = {"num_latent": 6, "max_attributes": 3}
+SMALL = {"epochs": 3, "batch_size": 8, "learning_rate": 2e-3, "network.dropout": 0.2, "bfloat16": False}
+SMALL_ATTRIBUTES = {"network.num_latent": 6, "network.max_attributes": 3}
 """For the methods that have any."""
 
 
@@ -49,8 +51,26 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def quiet(line: str) -> None:
-    """Say nothing."""
+@contextmanager
+def logged(action: Callable[[str], object] | None = None) -> Iterator[list[str]]:
+    """The lines that the library logs meanwhile; `action` is called with each of them, and may raise."""
+    lines: list[str] = []
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+            if action is not None:
+                action(lines[-1])
+
+    logger, handler = logging.getLogger("fti4cir"), Lines(logging.INFO)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield lines
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
 
 
 def log_of(output: Path) -> list[dict[str, str]]:

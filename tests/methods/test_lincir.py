@@ -18,7 +18,7 @@ from fti4cir.methods.registry import create, preset, train
 from fti4cir.models.queries import Queries
 from fti4cir.training.objective import Batch, Corpus
 from tinyclip import clip_folder, encoder
-from tinydata import SMALL, data, log_of, one_thread, quiet
+from tinydata import SMALL, data, log_of, one_thread
 
 __all__ = ["clip_folder", "data", "encoder", "one_thread"]
 
@@ -50,11 +50,11 @@ PUBLISHED = {
     "schedule": "constant",
     "warmup_steps": 0,
     "clip_norm": None,
-    "average": 0.0,
-    "max_attributes": 0,
-    "hidden_width": None,  # 4 D
-    "activation": "gelu",
-    "dropout": 0.5,
+    "ema_decay": 0.0,
+    "network.max_attributes": 0,
+    "network.hidden_width": None,  # 4 D
+    "network.activation": "gelu",
+    "network.dropout": 0.5,
     "keywords": "runs",
     "text_noise": "unit",
     "masked_loss": "squared",
@@ -63,15 +63,16 @@ PUBLISHED = {
 
 def test_the_published_recipe() -> None:
     config = preset("lincir")
-    assert {name: getattr(config, name) for name in PUBLISHED} == PUBLISHED
-    assert {name for name, weight in vars(config.weights).items() if weight} == {"masked"}
+    assert {name: config.settings()[name] for name in PUBLISHED} == PUBLISHED
+    assert {name for name, weight in vars(config.options.weights).items() if weight} == {"masked"}
 
 
 def test_the_quick_recipe_stays_as_it_was_measured() -> None:
     quick = preset("lincir-quick")
     expected = {"epochs": 5, "steps": None, "batch_size": 128, "learning_rate": 1e-4, "schedule": "constant",
-                "dropout": 0.5, "keywords": "nouns", "text_noise": "relative", "masked_loss": "cosine"}  # fmt: skip
-    assert {name: getattr(quick, name) for name in expected} == expected
+                "network.dropout": 0.5, "keywords": "nouns", "text_noise": "relative",
+                "masked_loss": "cosine"}  # fmt: skip
+    assert {name: quick.settings()[name] for name in expected} == expected
 
 
 SLOT = Slot.SUBJECT
@@ -102,13 +103,13 @@ def test_captions_are_cleaned() -> None:
 def test_published_noise_and_loss(encoder: ClipEncoder) -> None:
     """The network sees the raw feature with u * n, u uniform in [0, 1), n normal; images have no effect."""
     config = preset("lincir")
-    objective = LinCirObjective(config, Corpus(encoder, np.zeros((0, 1), np.float32), [], [], Path(), quiet))
-    network = FineGrainedInversion(config.network(encoder)).eval()
+    objective = LinCirObjective(config, Corpus(encoder, np.zeros((0, 1), np.float32), [], [], Path()))
+    network = FineGrainedInversion(config.network.for_encoder(encoder)).eval()
     inputs: list[torch.Tensor] = []
     network.register_forward_pre_hook(lambda module, arguments: inputs.append(arguments[0]))
     captions = [SplitCaption("A black dog", "on the grass"), SplitCaption("the red cat", "lies in the snow")] * 200
     torch.manual_seed(0)
-    batch = Batch([], captions, torch.full((400, encoder.joint_width), torch.nan), None, torch.zeros(2, 0), [], [])
+    batch = Batch([], captions, torch.full((400, encoder.joint_width), torch.nan), None)
     outputs = objective.outputs(network, batch)
     plain = [(str(caption).lower(),) for caption in captions]
     torch.testing.assert_close(outputs["text"], encode_sentences(encoder, plain))
@@ -131,15 +132,15 @@ def test_published_noise_and_loss(encoder: ClipEncoder) -> None:
 # -- the quick recipe -----------------------------------------------------------------------------------------
 def test_images_lend_only_the_length_of_their_features(encoder: ClipEncoder) -> None:
     config = preset("lincir-quick")
-    losses = LinCirObjective(config, Corpus(encoder, np.zeros((0, 1), np.float32), [], [], Path(), quiet))
-    network = FineGrainedInversion(config.network(encoder)).eval()
+    losses = LinCirObjective(config, Corpus(encoder, np.zeros((0, 1), np.float32), [], [], Path()))
+    network = FineGrainedInversion(config.network.for_encoder(encoder)).eval()
     # The second has no noun, so nothing to mask.
     captions = [SplitCaption("a black dog", "on the grass"), SplitCaption("very", "red and wet")]
     image = torch.nn.functional.normalize(torch.randn(2, encoder.joint_width), dim=-1)
 
     def terms(image: torch.Tensor) -> torch.Tensor:
         torch.manual_seed(0)
-        batch = Batch([0, 1], captions, image, None, torch.zeros(2, 0), [], [])
+        batch = Batch([0, 1], captions, image, None)
         outputs = losses.outputs(network, batch)
         torch.testing.assert_close(outputs["masked"][1], outputs["text"][1])
         return losses.terms(outputs, batch)["masked"]
@@ -153,7 +154,7 @@ def test_images_lend_only_the_length_of_their_features(encoder: ClipEncoder) -> 
 
 def test_it_learns_and_composes_in_its_own_words(data: SimpleNamespace, clip_folder: Path, tmp_path: Path) -> None:
     config = preset("lincir-quick", **{**SMALL, "epochs": 6})
-    train(config, data.pictures, data.captions, clip_folder, tmp_path / "m", say=quiet)
+    train(config, data.pictures, data.captions, clip_folder, tmp_path / "m")
     rows = log_of(tmp_path / "m")
     assert float(rows[-1]["total"]) < 0.8 * float(rows[0]["total"])
     assert float(rows[-1]["total"]) == float(rows[-1]["masked"])

@@ -18,7 +18,7 @@ from fti4cir.models.queries import Queries
 from fti4cir.training import losses
 from fti4cir.training.objective import Batch, Corpus
 from tinyclip import clip_folder, encoder
-from tinydata import SMALL, data, log_of, one_thread, quiet
+from tinydata import SMALL, data, log_of, one_thread
 
 __all__ = ["clip_folder", "data", "encoder", "one_thread"]
 
@@ -37,41 +37,42 @@ PUBLISHED = {
     "schedule": "warmup-cosine",
     "warmup_steps": 10_000,
     "clip_norm": None,
-    "average": 0.0,
+    "ema_decay": 0.0,
     "contrast": "across",
     "temperature": None,
-    "max_attributes": 0,
-    "hidden_width": 512,
-    "activation": "relu",
-    "dropout": 0.1,
+    "network.max_attributes": 0,
+    "network.hidden_width": 512,
+    "network.activation": "relu",
+    "network.dropout": 0.1,
     "noise": 0.0,
 }
 
 
 def test_the_published_recipe() -> None:
     config = preset("pic2word")
-    assert {name: getattr(config, name) for name in PUBLISHED} == PUBLISHED
-    assert {name for name, weight in vars(config.weights).items() if weight} == {"contrastive"}
-    assert config.template.pseudo("in red", with_attributes=False) == ("a photo of", Slot.SUBJECT, ", in red")
+    assert {name: config.settings()[name] for name in PUBLISHED} == PUBLISHED
+    assert {name for name, weight in vars(config.options.weights).items() if weight} == {"contrastive"}
+    assert config.network.template.pseudo("in red", with_attributes=False) == ("a photo of", Slot.SUBJECT, ", in red")
 
 
 def test_the_quick_recipe_stays_as_it_was_measured() -> None:
     quick = preset("pic2word-quick")
     expected = {"epochs": 5, "batch_size": 128, "learning_rate": 1e-4, "weight_decay": 0.1, "schedule": "cosine",
-                "warmup_steps": 50, "temperature": 0.05, "contrast": "all", "hidden_width": None, "dropout": 0.1,
-                "decay_biases": True, "beta2": 0.999, "epsilon": 1e-8, "activation": "gelu"}  # fmt: skip
-    assert {name: getattr(quick, name) for name in expected} == expected
+                "warmup_steps": 50, "temperature": 0.05, "contrast": "all", "network.hidden_width": None,
+                "network.dropout": 0.1, "network.activation": "gelu", "decay_biases": True, "beta2": 0.999,
+                "epsilon": 1e-8}  # fmt: skip
+    assert {name: quick.settings()[name] for name in expected} == expected
 
 
 def test_the_published_loss_is_at_the_encoders_own_temperature(encoder: ClipEncoder) -> None:
     config = preset("pic2word")
     nothing = np.zeros((0, encoder.joint_width), np.float32)
-    objective = InversionObjective(config, Corpus(encoder, nothing, [], [], Path(), quiet))
-    network = FineGrainedInversion(config.network(encoder)).eval()
+    objective = InversionObjective(config, Corpus(encoder, nothing, [], [], Path()))
+    network = FineGrainedInversion(config.network.for_encoder(encoder)).eval()
     torch.manual_seed(0)
     image = torch.randn(4, encoder.joint_width)
     captions = [SplitCaption("a dog", "on grass")] * 4
-    batch = Batch([0, 1, 2, 3], captions, image, torch.zeros(4, 0, 0), torch.zeros(4, 0), [], [])
+    batch = Batch([0, 1, 2, 3], captions, image, torch.zeros(4, 0, 0))
     outputs = objective.outputs(network, batch)
     expected = losses.contrastive_across(image, outputs["whole"], 1 / encoder.model.logit_scale.exp().item())
     terms = objective.terms(outputs, batch)
@@ -82,7 +83,7 @@ def test_the_published_loss_is_at_the_encoders_own_temperature(encoder: ClipEnco
 
 def test_it_learns_and_composes_in_its_own_words(data: SimpleNamespace, clip_folder: Path, tmp_path: Path) -> None:
     config = preset("pic2word-quick", **{**SMALL, "epochs": 6})
-    train(config, data.pictures, data.captions, clip_folder, tmp_path / "m", say=quiet)
+    train(config, data.pictures, data.captions, clip_folder, tmp_path / "m")
     rows = log_of(tmp_path / "m")
     assert float(rows[-1]["total"]) < 0.9 * float(rows[0]["total"])
     assert float(rows[-1]["total"]) == float(rows[-1]["contrastive"])  # the only loss

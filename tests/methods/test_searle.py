@@ -38,7 +38,7 @@ from fti4cir.methods.searle_oti import OptimizedInversion
 from fti4cir.models.queries import Queries
 from fti4cir.training.objective import Batch, Corpus
 from tinyclip import clip_folder, encoder
-from tinydata import SMALL, data, log_of, one_thread, quiet
+from tinydata import SMALL, data, log_of, one_thread
 
 __all__ = ["clip_folder", "data", "encoder", "one_thread"]
 
@@ -263,25 +263,25 @@ PUBLISHED = {
     "schedule": "constant",
     "warmup_steps": 0,
     "clip_norm": None,
-    "average": 0.0,
-    "max_attributes": 0,
-    "hidden_width": None,  # 4 D
-    "activation": "gelu",
-    "dropout": 0.5,
+    "ema_decay": 0.0,
+    "network.max_attributes": 0,
+    "network.hidden_width": None,  # 4 D
+    "network.activation": "gelu",
+    "network.dropout": 0.5,
     "vocabulary": "open-images",
     "concepts": 150,
-    "inversion_concepts": 15,
-    "inversion_steps": 350,
-    "inversion_average": 0.99,
-    "inversion_start": "random",
-    "inversion_templates": 24,
+    "inversion.concepts": 15,
+    "inversion.steps": 350,
+    "inversion.average": 0.99,
+    "inversion.start": "random",
+    "inversion.templates": 24,
 }
 
 
 def test_the_published_recipe() -> None:
     config = preset("searle")
-    assert {name: getattr(config, name) for name in PUBLISHED} == PUBLISHED
-    weights = {name: weight for name, weight in vars(config.weights).items() if weight}
+    assert {name: config.settings()[name] for name in PUBLISHED} == PUBLISHED
+    weights = {name: weight for name, weight in vars(config.options.weights).items() if weight}
     assert weights == {"distillation": 1.0, "regularization_subject": 0.75}
     of_optimisation = (_optimization._INVERSION_RATE, _optimization._INVERSION_DECAY,
                        _optimization._INVERSION_REGULARIZATION, _optimization._INVERSION_DEVIATION,
@@ -291,19 +291,19 @@ def test_the_published_recipe() -> None:
 
 def test_the_quick_recipe_stays_as_it_was_measured() -> None:
     quick = preset("searle-quick")
-    expected = {"epochs": 5, "batch_size": 128, "learning_rate": 1e-4, "schedule": "constant", "dropout": 0.5,
-                "vocabulary": "captions", "concepts": 5, "inversion_concepts": 5, "inversion_steps": 20,
-                "inversion_average": 0.0, "inversion_start": "mean", "inversion_templates": 1}  # fmt: skip
-    assert {name: getattr(quick, name) for name in expected} == expected
+    expected = {"epochs": 5, "batch_size": 128, "learning_rate": 1e-4, "schedule": "constant", "network.dropout": 0.5,
+                "vocabulary": "captions", "concepts": 5, "inversion.concepts": 5, "inversion.steps": 20,
+                "inversion.average": 0.0, "inversion.start": "mean", "inversion.templates": 1}  # fmt: skip
+    assert {name: quick.settings()[name] for name in expected} == expected
 
 
-CONFIG = preset("searle-quick", **{**SMALL, "epochs": 6, "inversion_steps": 3})
+CONFIG = preset("searle-quick", **{**SMALL, "epochs": 6, "inversion.steps": 3})
 
 
 @pytest.fixture(scope="module")
 def trained(data: SimpleNamespace, clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("searle") / "m"
-    return train(CONFIG, data.pictures, data.captions, clip_folder, output, say=quiet)
+    return train(CONFIG, data.pictures, data.captions, clip_folder, output)
 
 
 def test_it_learns_and_composes_in_its_own_words(trained: Path, data: SimpleNamespace) -> None:
@@ -337,7 +337,7 @@ def test_the_optimised_words_are_kept_and_go_on(
 
     def made(folder: Path) -> bytes:
         rows = range(40)
-        SearleObjective(CONFIG, Corpus(encoder, features.image, captions, rows, folder, quiet))
+        SearleObjective(CONFIG, Corpus(encoder, features.image, captions, rows, folder))
         [file] = folder.glob("inverted-*.f32")
         return file.read_bytes()
 
@@ -354,9 +354,9 @@ def test_the_optimised_words_are_kept_and_go_on(
 
 def test_each_word_is_told_from_those_of_the_others(encoder: ClipEncoder, tmp_path: Path, image: torch.Tensor) -> None:
     captions = [[SplitCaption("a dog", "on grass")]] * 5
-    losses = SearleObjective(CONFIG, Corpus(encoder, image.numpy(), captions, range(5), tmp_path, quiet))
-    network = FineGrainedInversion(CONFIG.network(encoder))
-    batch = Batch([4, 0, 2], [caption for [caption] in captions[:3]], image[[4, 0, 2]], None, image[:3], [], [])
+    losses = SearleObjective(CONFIG, Corpus(encoder, image.numpy(), captions, range(5), tmp_path))
+    network = FineGrainedInversion(CONFIG.network.for_encoder(encoder))
+    batch = Batch([4, 0, 2], [caption for [caption] in captions[:3]], image[[4, 0, 2]], None)
     outputs = losses.outputs(network, batch)
     assert outputs["token"].shape == (3, encoder.token_width)
     wanted = torch.from_numpy(losses._tokens[[4, 0, 2]])
@@ -386,9 +386,9 @@ def test_by_optimisation_as_the_published_training_did_it(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    config = preset("searle", **{**SMALL, "epochs": 1, "inversion_steps": 4})
+    config = preset("searle", **{**SMALL, "epochs": 1, "inversion.steps": 4})
     caplog.set_level("INFO", logger="fti4cir")
-    train(config, data.pictures, data.captions, clip_folder, tmp_path / "m", say=quiet)
+    train(config, data.pictures, data.captions, clip_folder, tmp_path / "m")
     assert {line.split(":")[0] for line in caplog.messages} >= {"features of concepts", "words by optimisation"}
     model = fti4cir.load(tmp_path / "m")
     assert model.extra["vocabulary"] == "open-images"

@@ -22,12 +22,12 @@ from fti4cir.methods import registry
 from fti4cir.training import distributed as parallel
 from fti4cir.training.distributed import World
 from tinyclip import clip_folder
-from tinydata import SMALL, SMALL_ATTRIBUTES, data, log_of, one_thread
+from tinydata import SMALL, SMALL_ATTRIBUTES, data, log_of, logged, one_thread
 
 __all__ = ["clip_folder", "data", "one_thread"]
 
 # Dropout is drawn in each process for its own images: without it, all is as in one process.
-CONFIG = {**SMALL, **SMALL_ATTRIBUTES, "epochs": 2, "dropout": 0.0}
+CONFIG = {**SMALL, **SMALL_ATTRIBUTES, "epochs": 2, "network.dropout": 0.0}
 
 
 # -- what the processes do ------------------------------------------------------------------------------------
@@ -89,9 +89,14 @@ def launch(pictures: str, captions: str, backbone: str, folder: str) -> None:
             children.append(child)
         ends[name] = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
-    def train(name: str, say: Callable[[str], None] = print, **changes: object) -> Callable[[], object]:
+    def train(name: str, each_line: Callable[[str], None] = print, **changes: object) -> Callable[[], object]:
         config = registry.preset("composed", **{**CONFIG, **changes})
-        return lambda: registry.train(config, pictures, captions, backbone, f"{folder}/{name}", resume=True, say=say)
+
+        def action() -> None:
+            with logged(each_line):
+                registry.train(config, pictures, captions, backbone, f"{folder}/{name}", resume=True)
+
+        return action
 
     torch.set_num_threads(1)
     job("operations", 2, operations)

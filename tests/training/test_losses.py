@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fti4cir.errors import TrainingError
+from fti4cir.methods.fti4cir import InversionWeights
 from fti4cir.training.losses import (
-    LossWeights,
     contrastive,
     contrastive_across,
     orthogonality,
@@ -134,11 +134,11 @@ def test_total() -> None:
         "orthogonality": torch.tensor(3.0),
         "regularization_whole": torch.tensor(5.0),
     }
-    assert LossWeights(orthogonality=0.5).total(terms).item() == pytest.approx(2 + 1.5 + 7)
+    assert InversionWeights(orthogonality=0.5).total(terms).item() == pytest.approx(2 + 1.5 + 7)
 
 
 def test_impossible_settings() -> None:
     with pytest.raises(TrainingError, match="temperature"):
         contrastive(torch.eye(2), torch.eye(2), temperature=0.0)
     with pytest.raises(TrainingError, match="orthogonality"):
-        LossWeights(orthogonality=-1.0)
+        InversionWeights(orthogonality=-1.0)

@@ -23,18 +23,23 @@ from fti4cir.backbones.clip import ClipEncoder
 from fti4cir.captions.split import SplitCaption
 from fti4cir.errors import ModelError, TrainingError
 from fti4cir.features.cache import Features
+from fti4cir.inversion.compose import encode_sentences
 from fti4cir.inversion.network import FineGrainedInversion
 from fti4cir.methods import _concepts, registry, searle
-from fti4cir.methods.fti4cir import InversionObjective
+from fti4cir.methods.fti4cir import InversionObjective, InversionOptions, InversionWeights
 from fti4cir.methods.registry import create, preset, train
 from fti4cir.models import loading as checkpoint
 from fti4cir.models.queries import Queries
 from fti4cir.training import trainer as training
+from fti4cir.training.batches import EpochOrder, grouped_order
 from fti4cir.training.config import TrainingConfig
+from fti4cir.training.data import TrainingData
 from fti4cir.training.distributed import World
-from fti4cir.training.losses import LossWeights
+from fti4cir.training.state import make_optimizer
+from fti4cir.training.step import Stepper
+from fti4cir.training.trainer import Training
 from tinyclip import clip_folder, encoder
-from tinydata import SMALL, SMALL_ATTRIBUTES, data, log_of, one_thread, quiet, weights_of
+from tinydata import SMALL, SMALL_ATTRIBUTES, data, log_of, logged, one_thread, weights_of
 
 __all__ = ["clip_folder", "data", "encoder", "one_thread"]
 
@@ -45,7 +50,7 @@ CONFIG = preset("composed", **FINE)
 @pytest.fixture(scope="module")
 def trained(data: SimpleNamespace, clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("trained") / "model"
-    return train(CONFIG, data.pictures, data.captions, clip_folder, output, say=quiet)
+    return train(CONFIG, data.pictures, data.captions, clip_folder, output)
 
 
 # -- what comes out -------------------------------------------------------------------------------------------
@@ -63,7 +68,7 @@ def test_log(trained: Path) -> None:
     assert [row["step"] for row in rows] == ["4", "8", "12"]
     assert [row["epoch"] for row in rows] == ["1.0", "2.0", "3.0"]
     for row in rows:
-        terms = sum(weight * float(row[name]) for name, weight in vars(CONFIG.weights).items() if weight)
+        terms = sum(weight * float(row[name]) for name, weight in vars(CONFIG.options.weights).items() if weight)
         assert float(row["total"]) == pytest.approx(terms, rel=1e-5)
         assert 0 <= float(row["val_image_R@1"]) <= 1
         assert 0 <= float(row["val_composed_R@1"]) <= 1
@@ -74,7 +79,7 @@ def test_log(trained: Path) -> None:
 def test_the_loss_falls(name: str, data: SimpleNamespace, clip_folder: Path, trained: Path, tmp_path: Path) -> None:
     config = preset(name, **{**FINE, "epochs": 12}, schedule="cosine")
     features = trained / "features"
-    train(config, data.pictures, data.captions, clip_folder, tmp_path / "m", say=quiet, features=features)
+    train(config, data.pictures, data.captions, clip_folder, tmp_path / "m", features=features)
     totals = [float(row["total"]) for row in log_of(tmp_path / "m")]
     assert totals[-1] < 0.85 * totals[0]
 
@@ -85,7 +90,7 @@ def test_the_same_seed_gives_the_same_model_and_another_another(
     for seed in (0, 1):
         config = preset("composed", **FINE, seed=seed)
         output = tmp_path / str(seed)
-        train(config, data.pictures, data.captions, clip_folder, output, say=quiet, features=trained / "features")
+        train(config, data.pictures, data.captions, clip_folder, output, features=trained / "features")
     assert weights_of(tmp_path / "0") == weights_of(trained)
     assert weights_of(tmp_path / "1") != weights_of(trained)
 
@@ -100,12 +105,13 @@ from fti4cir.features import cache as features, matrix
 from fti4cir.methods import registry
 from fti4cir.models.queries import Queries
 from fti4cir.training import trainer as training
+from fti4cir.training.step import Stepper
 from test_trainer import CONFIG
 
 images, captions, backbone, folder = map(Path, sys.argv[1:])
 features._BLOCK, matrix._TEXT_BLOCK = 8, 4
 training._SAVE_EVERY = 0.0
-real_replace, real_rows, real_save, real_step = os.replace, features.write_rows, torch.save, training._Run.take_step
+real_replace, real_rows, real_save, real_step = Path.replace, features.write_rows, torch.save, Stepper.take
 real_sentences = matrix.encode_sentences
 calls = 0
 
@@ -113,11 +119,11 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 def replacing(name):
-    def replace(source, target, **options):
+    def replace(source, target):
         if Path(target).name == name:
             die()
-        real_replace(source, target, **options)
-    os.replace = replace
+        return real_replace(source, target)
+    Path.replace = replace
 
 def half_a_block():
     def write(path, start, rows):
@@ -153,17 +159,17 @@ def half_a_checkpoint():
     torch.save = save
 
 def at_step(number):
-    def take_step(run, rate):
-        if run.step == number:
+    def take(stepper, state, batch, *, rate):
+        if state.step == number:
             die()
-        return real_step(run, rate)
-    training._Run.take_step = take_step
+        return real_step(stepper, state, batch, rate=rate)
+    Stepper.take = take
 
 def run(output, patch):
     child = os.fork()
     if not child:
         patch()
-        registry.train(CONFIG, images, captions, backbone, output, resume=True, say=lambda line: None)
+        registry.train(CONFIG, images, captions, backbone, output, resume=True)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
@@ -221,32 +227,32 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(
     assert (one["step"], one["sums"], one["config"]) == (other["step"], other["sums"], other["config"])
     for part in ("inversion", "average", "optimizer"):
         torch.testing.assert_close(one[part], other[part], rtol=0, atol=0)
-    assert not [*killed.glob("*.tmp"), *killed.glob("features/*.part")]
+    assert not [*killed.glob("*.tmp"), *killed.glob(".*.tmp"), *killed.glob("features/*.part")]
 
 
 @pytest.fixture
 def halfway(data: SimpleNamespace, clip_folder: Path, trained: Path, tmp_path: Path) -> SimpleNamespace:
     """A training that was interrupted after its first epoch, and what goes on with it."""
 
-    def go(config: TrainingConfig = CONFIG, say=quiet, captions: Path = data.captions, backbone: Path = clip_folder):
+    def go(config: TrainingConfig = CONFIG, *, captions: Path = data.captions, backbone: Path = clip_folder):
         features = trained / "features"
-        return train(config, data.pictures, captions, backbone, output, resume=True, say=say, features=features)
+        return train(config, data.pictures, captions, backbone, output, resume=True, features=features)
 
     def interrupt(line: str) -> None:
         if line.startswith("step 8 "):
             raise KeyboardInterrupt
 
     output = tmp_path / "halfway"
-    with pytest.raises(KeyboardInterrupt):
-        go(say=interrupt)
+    with pytest.raises(KeyboardInterrupt), logged(interrupt):
+        go()
     state = torch.load(output / "checkpoint.pt", weights_only=True)
     assert state["step"] == 4
     return SimpleNamespace(go=go, output=output, bytes=(output / "checkpoint.pt").read_bytes())
 
 
 def test_resume_after_an_interruption(halfway: SimpleNamespace, trained: Path) -> None:
-    lines: list[str] = []
-    halfway.go(say=lines.append)
+    with logged() as lines:
+        halfway.go()
     assert "going on from step 4 of 12" in lines
     assert weights_of(halfway.output) == weights_of(trained)
     assert (halfway.output / "log.csv").read_bytes() == (trained / "log.csv").read_bytes()
@@ -265,7 +271,7 @@ def test_resume_of_a_finished_training(halfway: SimpleNamespace, trained: Path) 
     [
         ({"epochs": 4}, "begun with epochs = 3, not 4"),
         ({"seed": 1}, "begun with seed = 0, not 1"),
-        ({"weights": LossWeights()}, "begun with weights"),
+        ({"weights": InversionWeights()}, "begun with weights"),
     ],
 )
 def test_resume_with_other_settings(halfway: SimpleNamespace, changes: dict[str, object], says: str) -> None:
@@ -291,7 +297,7 @@ def test_without_resume_a_training_is_not_overwritten(
     data: SimpleNamespace, clip_folder: Path, halfway: SimpleNamespace
 ) -> None:
     with pytest.raises(TrainingError, match="holds a training already"):
-        train(CONFIG, data.pictures, data.captions, clip_folder, halfway.output, say=quiet)
+        train(CONFIG, data.pictures, data.captions, clip_folder, halfway.output)
     assert (halfway.output / "checkpoint.pt").read_bytes() == halfway.bytes
 
 
@@ -334,25 +340,24 @@ def test_captions_too_long_for_the_encoder_are_told_once(
     record = json.loads(lines[3])
     lines[3] = json.dumps({**record, "attribute": "on grass " * 100})
     (tmp_path / "captions.jsonl").write_text("\n".join(lines))
-    said: list[str] = []
     config = preset("composed", **{**SMALL, "epochs": 1})
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), logged() as lines:
         warnings.simplefilter("error")
-        train(config, data.pictures, tmp_path / "captions.jsonl", clip_folder, tmp_path / "m", say=said.append)
-    assert len([line for line in said if "longer than" in line]) == 1
+        train(config, data.pictures, tmp_path / "captions.jsonl", clip_folder, tmp_path / "m")
+    assert len([line for line in lines if "longer than" in line]) == 1
 
 
 def test_weights_that_are_no_numbers_are_not_saved(halfway: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = training._Run.take_step
+    real = Stepper.take
 
-    def spoilt(run, rate):
-        figures = real(run, rate)
-        if run.step == 8:
-            next(run.inversion.parameters()).data[0, 0] = torch.inf
+    def spoilt(stepper, state, batch, *, rate):
+        figures = real(stepper, state, batch, rate=rate)
+        if state.step == 8:
+            next(state.network.parameters()).data[0, 0] = torch.inf
         return figures
 
-    monkeypatch.setattr(training._Run, "take_step", spoilt)
-    monkeypatch.setattr(training._Run, "validate", lambda run: {})
+    monkeypatch.setattr(Stepper, "take", spoilt)
+    monkeypatch.setattr(training, "validate", lambda *_, **__: {})
     with pytest.raises(TrainingError, match=r"At step 8 the weights .*the state of step 4 is kept"):
         halfway.go()
     assert (halfway.output / "checkpoint.pt").read_bytes() == halfway.bytes
@@ -365,13 +370,14 @@ def test_a_full_disk(halfway: SimpleNamespace, trained: Path) -> None:
         if line.startswith("step 8 "):
             resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limit[1]))
 
+    says = r"halfway cannot be written to: .*; what was saved before is kept"
     try:
-        with pytest.raises(TrainingError, match=r"halfway cannot be written to: .*; what was saved before is kept"):
-            halfway.go(say=fill)
+        with pytest.raises(TrainingError, match=says), logged(fill):
+            halfway.go()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert (halfway.output / "checkpoint.pt").read_bytes() == halfway.bytes
-    assert not (halfway.output / "checkpoint.tmp").exists()
+    assert not [*halfway.output.glob(".*.tmp")]
     halfway.go()
     assert weights_of(halfway.output) == weights_of(trained)
 
@@ -380,12 +386,12 @@ def test_an_output_that_cannot_be_written_to(data: SimpleNamespace, clip_folder:
     (tmp_path / "file").write_text("")
     for output in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/nothing")):
         with pytest.raises(TrainingError, match="cannot be written to"):
-            train(CONFIG, data.pictures, data.captions, clip_folder, output, say=quiet)
+            train(CONFIG, data.pictures, data.captions, clip_folder, output)
 
 
 def test_an_output_that_holds_a_clip(data: SimpleNamespace, clip_folder: Path) -> None:
     with pytest.raises(ModelError, match="a model of another kind"):
-        train(CONFIG, data.pictures, data.captions, clip_folder, clip_folder, say=quiet)
+        train(CONFIG, data.pictures, data.captions, clip_folder, clip_folder)
     assert not (clip_folder / "features").exists()
 
 
@@ -393,7 +399,7 @@ def test_too_few_images(data: SimpleNamespace, clip_folder: Path, tmp_path: Path
     captions = tmp_path / "one.jsonl"
     captions.write_text("\n".join(data.captions.read_text().splitlines()[:2]))  # one of them is broken
     with pytest.raises(TrainingError, match="Only 1 images with usable captions"):
-        train(CONFIG, data.pictures, captions, clip_folder, tmp_path / "m", say=quiet)
+        train(CONFIG, data.pictures, captions, clip_folder, tmp_path / "m")
 
 
 def test_a_saved_model_lends_its_encoder(data: SimpleNamespace, trained: Path, tmp_path: Path) -> None:
@@ -405,23 +411,21 @@ def test_a_saved_model_lends_its_encoder(data: SimpleNamespace, trained: Path, t
     with pytest.raises(ModelError, match="train them again"):
         checkpoint.load(stale)
     one_epoch = preset("composed", **{**FINE, "epochs": 1})
-    train(one_epoch, data.pictures, data.captions, stale, tmp_path / "m", say=quiet, features=trained / "features")
+    train(one_epoch, data.pictures, data.captions, stale, tmp_path / "m", features=trained / "features")
     assert fti4cir.load(tmp_path / "m").encoder.name == config["backbone"]
 
 
 # -- features -------------------------------------------------------------------------------------------------
 def test_unreadable_images_are_told_once_a_run(
-    data: SimpleNamespace, clip_folder: Path, trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    data: SimpleNamespace, clip_folder: Path, trained: Path, tmp_path: Path
 ) -> None:
-    caplog.set_level("INFO", logger="fti4cir")
     features = tmp_path / "features"
     for output in ("one", "two"):  # the second finds all features there
-        caplog.clear()
-        lines: list[str] = []
-        train(CONFIG, data.pictures, data.captions, clip_folder, tmp_path / output, say=lines.append, features=features)
+        with logged() as lines:
+            train(CONFIG, data.pictures, data.captions, clip_folder, tmp_path / output, features=features)
         told = [line for line in lines if "broken.png" in line]
         assert told == ["left out: Cannot read 'broken.png': it is not an image, but a web page or text."]
-        assert any(line.startswith("image features: ") for line in caplog.messages) == (output == "one")
+        assert any(line.startswith("image features: ") for line in lines) == (output == "one")
         assert weights_of(tmp_path / output) == weights_of(trained)
 
 
@@ -429,17 +433,18 @@ def test_unreadable_images_are_told_once_a_run(
 @pytest.mark.parametrize("name", registry.presets())
 def test_every_preset_builds_its_network(name: str, encoder: ClipEncoder) -> None:
     config = preset(name)
-    network = FineGrainedInversion(config.network(encoder))
+    network = FineGrainedInversion(config.network.for_encoder(encoder))
     assert network.config.joint_width == encoder.joint_width
-    assert network.config.dropout == config.dropout
+    assert network.config.dropout == config.network.dropout
 
 
 def test_the_paper_preset_is_the_releases_recipe() -> None:
     config = preset("paper")
     assert (config.epochs, config.batch_size, config.learning_rate, config.weight_decay) == (60, 256, 4e-5, 0.01)
-    assert (config.num_latent, config.max_attributes, config.threshold, config.dropout) == (24, 12, 0.05, 0.5)
-    assert config.weights == LossWeights(1.0, 1.0, 1.4, 1.4, 1.4)
-    assert config.temperature == 0.2
+    network, options = config.network, config.options_as(InversionOptions)
+    assert (network.num_latent, network.max_attributes, network.threshold, network.dropout) == (24, 12, 0.05, 0.5)
+    assert list(vars(options.weights).values()) == [1.0, 1.0, 1.4, 1.4, 1.4, 0.0, 0.0, 0.0]
+    assert options.temperature == 0.2
 
 
 def test_unknown_preset() -> None:
@@ -449,24 +454,20 @@ def test_unknown_preset() -> None:
 
 def test_ablations_take_away_one_part_each() -> None:
     changed = {
-        "no-attributes": {"max_attributes": 0},
-        "no-selection": {"threshold": None},
+        "no-attributes": {"network.max_attributes": 0},
+        "no-selection": {"network.threshold": None},
         "no-orthogonality": {"weights.orthogonality": 0.0},
         "no-subject-regularization": {"weights.regularization_subject": 0.0},
         "no-attributes-regularization": {"weights.regularization_attributes": 0.0},
         "no-whole-regularization": {"weights.regularization_whole": 0.0},
     }
 
-    def flat(config: TrainingConfig) -> dict[str, object]:
-        entries = {**asdict(config), "template": config.template}
-        return {**{f"weights.{name}": value for name, value in entries.pop("weights").items()}, **entries}
-
     for base in ("paper", "composed"):
         names = {name.removeprefix(f"{base}-") for name in registry.presets() if name.startswith(f"{base}-")}
         assert names == set(changed)
-        whole = flat(preset(base))
+        whole = preset(base).settings()
         for name in names:
-            assert dict(flat(preset(f"{base}-{name}")).items() - whole.items()) == changed[name]
+            assert dict(preset(f"{base}-{name}").settings().items() - whole.items()) == changed[name]
 
 
 METHODS = ("pic2word", "searle", "lincir")
@@ -502,21 +503,22 @@ def test_a_published_recipe_ends_loads_composes_and_goes_on(
     for module in (_concepts, searle):
         monkeypatch.setattr(module, "class_names", lambda: ("Cat", "Dog", "Grass", "Snow", "Zebra"))
     monkeypatch.setattr(training, "_SAVE_EVERY", 0.0)
-    config = preset(name, steps=7, batch_size=8, inversion_steps=3)
+    config = preset(name, steps=7, batch_size=8)
+    if name == "searle":
+        config = config.with_settings({"inversion.steps": 3})
 
-    def go(output: Path, say=quiet) -> None:
-        train(config, data.pictures, data.captions, clip_folder, output, resume=True, say=say,
-              features=tmp_path / "features")  # fmt: skip
+    def go(output: Path) -> None:
+        train(config, data.pictures, data.captions, clip_folder, output, resume=True, features=tmp_path / "features")
 
     def interrupt(line: str) -> None:
         if line.startswith("step 4 "):
             raise KeyboardInterrupt
 
-    said: list[str] = []
-    go(tmp_path / "whole", said.append)
-    assert any("rises over 10000 steps, but this training has only 7" in line for line in said) == (name == "pic2word")
-    with pytest.raises(KeyboardInterrupt):
-        go(tmp_path / "halfway", interrupt)
+    with logged() as lines:
+        go(tmp_path / "whole")
+    assert any("rises over 10000 steps, but this training has only 7" in line for line in lines) == (name == "pic2word")
+    with pytest.raises(KeyboardInterrupt), logged(interrupt):
+        go(tmp_path / "halfway")
     go(tmp_path / "halfway")
     assert weights_of(tmp_path / "halfway") == weights_of(tmp_path / "whole")
     assert [row["step"] for row in log_of(tmp_path / "whole")] == ["4", "7"]
@@ -530,29 +532,57 @@ def test_a_published_recipe_ends_loads_composes_and_goes_on(
 def test_a_checkpoint_of_an_older_version_goes_on(
     data: SimpleNamespace, clip_folder: Path, trained: Path, tmp_path: Path
 ) -> None:
-    """It lacks the settings that came later, whose defaults are what it did."""
+    """It has all methods' settings side by side, and lacks those that came later, whose defaults are what it did."""
     output = tmp_path / "m"
     shutil.copytree(trained, output)
     state = torch.load(output / "checkpoint.pt", weights_only=True)
+    flat = json.loads((Path(__file__).parent / "flat_configs.json").read_text())["composed"]
+    flat.update(epochs=3, batch_size=8, learning_rate=2e-3, bfloat16=False, dropout=0.2, num_latent=6, max_attributes=3)
     for later in ("steps", "contrast", "hidden_width", "vocabulary"):
-        del state["config"][later]
-    torch.save(state, output / "checkpoint.pt")
-    train(CONFIG, data.pictures, data.captions, clip_folder, output, resume=True, say=quiet)
-    changed = replace(CONFIG, contrast="across")
+        del flat[later]
+    torch.save({**state, "config": flat}, output / "checkpoint.pt")
+    train(CONFIG, data.pictures, data.captions, clip_folder, output, resume=True)
+    changed = CONFIG.with_settings({"contrast": "across"})
     with pytest.raises(TrainingError, match="was begun with contrast = all, not across"):
-        train(changed, data.pictures, data.captions, clip_folder, output, resume=True, say=quiet)
+        train(changed, data.pictures, data.captions, clip_folder, output, resume=True)
+
+
+def test_a_log_of_an_older_version_goes_on_with_its_rows(
+    data: SimpleNamespace, clip_folder: Path, trained: Path, tmp_path: Path
+) -> None:
+    """It has columns for the losses of all methods."""
+    output = tmp_path / "m"
+    shutil.copytree(trained, output)
+    header, *rows = (line.split(",") for line in (trained / "log.csv").read_text().splitlines())
+    place = header.index("attributes")
+    widened = [[*header[:place], "masked", *header[place:]], *([*row[:place], "", *row[place:]] for row in rows)]
+    (output / "log.csv").write_text("".join(",".join(row) + "\n" for row in widened))
+    train(CONFIG, data.pictures, data.captions, clip_folder, output, resume=True)
+    assert (output / "log.csv").read_text() == (trained / "log.csv").read_text()
+
+
+@pytest.mark.parametrize("name", ["pic2word-quick", "lincir-quick", "searle-quick"])
+def test_what_an_objective_does_not_read_is_not_computed(
+    name: str, data: SimpleNamespace, clip_folder: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = tmp_path / "features"
+    shutil.copytree(trained / "features", features, ignore=shutil.ignore_patterns("texts-*"))
+    monkeypatch.setattr(Features, "take", lambda *_: pytest.fail("local features are read"))
+    config = preset(name, **{**SMALL, "epochs": 1})
+    train(config, data.pictures, data.captions, clip_folder, tmp_path / "m", features=features)
+    assert not [*features.glob("texts-*")]
 
 
 def test_the_optimisers_settings() -> None:
     network = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.LayerNorm(2))
     config = TrainingConfig(weight_decay=0.1, decay_biases=False, beta2=0.98, epsilon=1e-6)
-    matrices, vectors = training._optimizer(config, network).param_groups
+    matrices, vectors = make_optimizer(config, network).param_groups
     assert [tuple(value.shape) for value in matrices["params"]] == [(2, 3)]
     assert [tuple(value.shape) for value in vectors["params"]] == [(2,)] * 3
     assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.1, 0.0)
     assert matrices["betas"] == vectors["betas"] == (0.9, 0.98)
     assert matrices["eps"] == 1e-6
-    [group] = training._optimizer(TrainingConfig(), network).param_groups
+    [group] = make_optimizer(TrainingConfig(), network).param_groups
     assert (group["weight_decay"], group["betas"], group["eps"]) == (0.01, (0.9, 0.999), 1e-8)
 
 
@@ -560,7 +590,7 @@ def test_progress_says_what_each_pass_is_of(
     data: SimpleNamespace, clip_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", logger="fti4cir")
-    train(CONFIG, data.pictures, data.captions, clip_folder, tmp_path / "m", say=quiet)
+    train(CONFIG, data.pictures, data.captions, clip_folder, tmp_path / "m")
     passes = [line.partition(":")[0] for line in caplog.messages if "min left" in line and not line.startswith("step ")]
     assert passes == [
         "image features",
@@ -576,20 +606,19 @@ def a_run(
     folder: Path,
     name: str = "composed",
     image: np.ndarray | None = None,
-    world: World | None = None,
     **changes: object,
-) -> training._Run:
-    """A run over images with random local features, and a number for their image feature unless told otherwise."""
+) -> Training:
+    """A training on images with random local features, and a number for their image feature unless one is given."""
     count = len(captions)
     if image is None:
         image = np.arange(count, dtype=np.float32)[:, None].repeat(encoder.joint_width, axis=1)
     local = torch.randn(count, 5, encoder.vision_width, generator=torch.Generator().manual_seed(0)).half().numpy()
     names, rows = [f"{row}.png" for row in range(count)], list(range(count))
     config = preset(name, **{**FINE, **changes})
-    objective = registry.learner(config.method).objective
-    return training._Run(
-        config, objective, encoder, Features(image, local, {}), names, captions, rows, [], folder, folder, quiet,
-        world or World(),
+    return Training(
+        config, registry.learner(config.method).objective, encoder=encoder,
+        data=TrainingData(names, captions, Features(image, local, {}), rows, []), output=folder, cache=folder,
+        world=World(),
     )  # fmt: skip
 
 
@@ -607,9 +636,9 @@ EIGHT = [
 def test_edited_captions_find_the_images_that_carry_them(encoder: ClipEncoder, tmp_path: Path) -> None:
     red, blue, green = SHIRTS.values()
     run = a_run([[red], [blue], [blue, green], [red]], encoder, tmp_path)
-    batch = run.make_batch(run.training, [0, 1, 3], random.Random(0))
+    batch = run.batches.make([0, 1, 2, 3], [0, 1, 3], random.Random(0))
     edited = ["a blue shirt for men", "a pink shirt for men", "a green shirt for men"]
-    found = run.find(replace(batch, edited=edited), [2], random.Random(0))
+    found = run.batches.find(replace(batch, edited=edited), [2], random.Random(0))
     assert found is not None
     assert found.places == [0, 2]  # nobody carries the pink one
     assert found.image[0, 0].item() in (1, 2)
@@ -618,18 +647,18 @@ def test_edited_captions_find_the_images_that_carry_them(encoder: ClipEncoder, t
     # The two that were found, then the others: which of them carry the blue one, and the green one?
     assert found.choice.same[0].tolist() == [True, True, False, True, False, True]
     assert found.choice.same[1].tolist() == [found.image[0, 0].item() == 2, True, False, False, False, True]
-    assert run.find(replace(batch, edited=["a pink shirt for men"] * 3), [], random.Random(0)) is None
+    assert run.batches.find(replace(batch, edited=["a pink shirt for men"] * 3), [], random.Random(0)) is None
 
 
 def test_edited_captions_are_told_from_the_batchs_and_from_others(encoder: ClipEncoder, tmp_path: Path) -> None:
     red, blue, green = SHIRTS.values()
     run = a_run([[red], [blue], [green], [red]], encoder, tmp_path)
-    batch = run.make_batch(run.training, [0, 1], random.Random(0))
+    batch = run.batches.make([0, 1, 2, 3], [0, 1], random.Random(0))
     batch = replace(batch, edited=["a blue shirt for men", "a red shirt for men"])
     others = list(map(str, (red, blue, green, red)))
-    choice = run.choose(batch.edited, others)
+    choice = run.batches.choose(batch.edited, others)
     sentences = [(text,) for text in others]  # as people write them, like the edited ones
-    torch.testing.assert_close(choice.others, training.encode_sentences(encoder, sentences), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(choice.others, encode_sentences(encoder, sentences), rtol=1e-5, atol=1e-5)
     assert choice.same.tolist() == [  # both edited ones, then the others
         [True, False, False, True, False, False],
         [False, True, True, False, False, True],
@@ -638,11 +667,11 @@ def test_edited_captions_are_told_from_the_batchs_and_from_others(encoder: ClipE
 
 def test_negatives_of_the_whole_set_are_drawn_for_each_step(encoder: ClipEncoder, tmp_path: Path) -> None:
     image = np.random.default_rng(0).normal(size=(16, encoder.joint_width)).astype(np.float32)
-    run = a_run([*EIGHT, *EIGHT], encoder, tmp_path, image=image, negatives=5)
-    few = a_run([*EIGHT, *EIGHT], encoder, tmp_path, image=image, negatives=0)
+    run = a_run([*EIGHT, *EIGHT], encoder, tmp_path, image=image, extra_negatives=5)
+    few = a_run([*EIGHT, *EIGHT], encoder, tmp_path, image=image, extra_negatives=0)
     for step in range(6):
         choices = []
-        for batch, more in ((run.batch(step), 5), (few.batch(step), 0)):
+        for batch, more in ((run.batches.batch(step), 5), (few.batches.batch(step), 0)):
             assert batch.choice is not None
             assert batch.choice.others.shape == (8 + more, encoder.joint_width)
             assert batch.choice.same.shape == (8, 16 + more)
@@ -650,18 +679,18 @@ def test_negatives_of_the_whole_set_are_drawn_for_each_step(encoder: ClipEncoder
                 assert len(batch.found.choice.others) == 8 + more
             choices.append(batch.choice.others)
         torch.testing.assert_close(choices[0][:8], choices[1])
-    assert not torch.equal(run.batch(0).choice.others[8:], run.batch(1).choice.others[8:])
-    assert torch.equal(run.batch(0).choice.others, run.batch(0).choice.others)
+    assert not torch.equal(run.batches.batch(0).choice.others[8:], run.batches.batch(1).choice.others[8:])
+    assert torch.equal(run.batches.batch(0).choice.others, run.batches.batch(0).choice.others)
 
 
 def test_a_description_is_told_from_other_images_captions(encoder: ClipEncoder, tmp_path: Path) -> None:
-    changes = {"negatives": 8, "weights": LossWeights(description=1.0)}
+    changes = {"extra_negatives": 8, "weights": InversionWeights(description=1.0)}
     run = a_run(EIGHT, encoder, tmp_path, **changes)
-    batch = run.batch(0)
+    batch = run.batches.batch(0)
     assert batch.described is not None
     assert batch.choice is None  # there is no composed loss
     captions = [(str(caption),) for caption in batch.captions]
-    own = training.encode_sentences(encoder, captions)
+    own = encode_sentences(encoder, captions)
     torch.testing.assert_close(batch.described.captions, own, rtol=1e-5, atol=1e-5)
     assert batch.described.choice.others.shape == (8, encoder.joint_width)
     # The batch is all there is, and so are the eight that were drawn: each caption is among them once.
@@ -674,9 +703,9 @@ def test_a_description_is_told_from_other_images_captions(encoder: ClipEncoder, 
 
 def test_no_caption_of_the_same_image_is_wrong_for_a_description(encoder: ClipEncoder, tmp_path: Path) -> None:
     two = [[caption, SplitCaption(f"{caption.subject}s", caption.attribute)] for (caption,) in EIGHT]
-    run = a_run(two, encoder, tmp_path, negatives=8, weights=LossWeights(description=1.0))
+    run = a_run(two, encoder, tmp_path, extra_negatives=8, weights=InversionWeights(description=1.0))
     for step in range(4):
-        described = run.batch(step).described
+        described = run.batches.batch(step).described
         assert described is not None
         # All eight images are drawn, with either of their captions: each row knows its own image's.
         assert described.choice.same[:, 8:].sum(dim=1).tolist() == [1] * 8
@@ -685,30 +714,31 @@ def test_no_caption_of_the_same_image_is_wrong_for_a_description(encoder: ClipEn
 
 def test_real_features_are_the_captions_own(encoder: ClipEncoder, tmp_path: Path) -> None:
     run = a_run([[caption] for caption in SHIRTS.values()], encoder, tmp_path)
-    batch = run.make_batch(run.training, [2, 0], random.Random(0))
-    sentences = [(run.config.template.real(*caption),) for caption in batch.captions]
+    batch = run.batches.make([0, 1, 2, 3], [2, 0], random.Random(0))
+    sentences = [(run.config.network.template.real(*caption),) for caption in batch.captions]
     assert batch.captions == [SHIRTS["green"], SHIRTS["red"]]
-    torch.testing.assert_close(batch.real, training.encode_sentences(encoder, sentences), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(batch.real, encode_sentences(encoder, sentences), rtol=1e-5, atol=1e-5)
 
 
 def test_attribute_gain_scales_only_the_projection_of_the_attributes(encoder: ClipEncoder, tmp_path: Path) -> None:
     caption = [[SplitCaption("a dog", "on grass")]] * 2
-    one, six = (a_run(caption, encoder, tmp_path, attribute_gain=gain).inversion for gain in (1.0, 6.0))
+    one, six = (a_run(caption, encoder, tmp_path, attribute_gain=gain).state.network for gain in (1.0, 6.0))
     for (name, ours), theirs in zip(one.state_dict().items(), six.state_dict().values(), strict=True):
         torch.testing.assert_close(theirs, ours * (6 if name == "latent.project.weight" else 1))
 
 
-def test_an_epoch_shows_each_image_once_whatever_the_order(encoder: ClipEncoder, tmp_path: Path) -> None:
-    image = np.random.default_rng(0).normal(size=(30, encoder.joint_width)).astype(np.float32)
-    captions = [[SHIRTS["red"]]] * 30
-    for alike in (1, 4):
-        run, again = (a_run(captions, encoder, tmp_path, image=image, alike=alike) for _ in range(2))
-        other = a_run(captions, encoder, tmp_path, image=image, alike=alike, seed=1)
-        first, second = run.order(0).tolist(), run.order(1).tolist()
-        assert sorted(first) == sorted(second) == list(range(30))
+def test_an_epoch_shows_each_image_once_whatever_the_order() -> None:
+    image = np.random.default_rng(0).normal(size=(30, 6)).astype(np.float32)
+    rows = list(range(30))
+    data_ = TrainingData([], [], Features(image, image, {}), rows, [])
+    for size in (1, 4):
+        order, again = (EpochOrder(data_, seed=0, group_size=size) for _ in range(2))
+        other = EpochOrder(data_, seed=1, group_size=size)
+        first, second = order.of(0).tolist(), order.of(1).tolist()
+        assert sorted(first) == sorted(second) == rows
         assert first != second
-        assert again.order(1).tolist() == second
-        assert other.order(1).tolist() != second
+        assert again.of(1).tolist() == second
+        assert other.of(1).tolist() != second
 
 
 def test_images_that_look_alike_come_in_groups() -> None:
@@ -717,7 +747,7 @@ def test_images_that_look_alike_come_in_groups() -> None:
     image[3] *= 100  # of no more weight than the others, should it be a pivot
     rows = list(range(3, 67))  # 64 of them, with 8 pivots
     for seed in range(5):
-        order = training._alike(image, rows, 4, np.random.default_rng(seed))
+        order = grouped_order(image, rows, size=4, random_=np.random.default_rng(seed))
         assert sorted(order.tolist()) == list(range(64))
         # The pivots are what the generator gives first.
         pivots = image[np.random.default_rng(seed).choice(rows, size=8, replace=False)]
@@ -733,19 +763,20 @@ def test_a_batch_in_chunks_has_the_gradient_of_the_whole(name: str, encoder: Cli
     image = np.random.default_rng(0).normal(size=(8, encoder.joint_width)).astype(np.float32)
     results = []
     for size in (0, 2, 3):  # of eight: the last one has an uneven end
-        changes = {"num_latent": 6, "max_attributes": min(3, preset(name).max_attributes), "dropout": 0.0}
+        most = min(3, preset(name).network.max_attributes)
+        changes = {"network.num_latent": 6, "network.max_attributes": most, "network.dropout": 0.0}
         run = a_run(EIGHT, encoder, tmp_path, name, image, chunk_size=size, **changes)
-        batch = run.batch(0)
+        batch = run.batches.batch(0)
         if batch.edited:  # into what the other images carry
             batch = replace(batch, edited=[str(EIGHT[row - 3][0]) for row in batch.rows])
             batch = replace(
                 batch,
-                choice=run.choose(batch.edited, [str(EIGHT[row][0]) for row in (*batch.rows, 5, 6)]),
-                found=run.find(batch, [5, 6], random.Random(0)),
+                choice=run.batches.choose(batch.edited, [str(EIGHT[row][0]) for row in (*batch.rows, 5, 6)]),
+                found=run.batches.find(batch, [5, 6], random.Random(0)),
             )
             assert batch.found is not None
-        terms, count = run.backward(batch)
-        gradients = {name: parameter.grad for name, parameter in run.inversion.named_parameters()}
+        terms, count = run.stepper.backward(run.state, batch)
+        gradients = {name: parameter.grad for name, parameter in run.state.network.named_parameters()}
         results.append((terms, gradients, count))
     for part in results[1:]:
         torch.testing.assert_close(part, results[0], rtol=1e-4, atol=1e-6)
@@ -757,20 +788,25 @@ def test_training_in_chunks_goes_on_after_an_interruption(
 ) -> None:
     """Dropout included: both passes of a chunk, and a step that is done again, see the same."""
 
-    def go(output: Path, say=quiet) -> None:
+    def go(output: Path) -> None:
         config = replace(CONFIG, chunk_size=3)
         train(
-            config, data.pictures, data.captions, clip_folder, output, resume=True, say=say,
+            config,
+            data.pictures,
+            data.captions,
+            clip_folder,
+            output,
+            resume=True,
             features=trained / "features",
-        )  # fmt: skip
+        )
 
     def interrupt(line: str) -> None:
         if line.startswith("step 8 "):
             raise KeyboardInterrupt
 
     go(tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
-        go(tmp_path / "halfway", interrupt)
+    with pytest.raises(KeyboardInterrupt), logged(interrupt):
+        go(tmp_path / "halfway")
     go(tmp_path / "halfway")
     assert weights_of(tmp_path / "halfway") == weights_of(tmp_path / "whole")
     assert weights_of(tmp_path / "whole") != weights_of(trained)  # other dropout

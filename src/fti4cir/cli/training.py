@@ -144,7 +144,7 @@ def train(
     if config.method != method:
         raise InputError(f"The preset {name} trains {config.method}, not {method}; leave one of the two out.")
     note(f"backbone: {backbone}")
-    registry.train(config, images, captions, backbone, output, resume=resume, say=note, features=features)
+    registry.train(config, images, captions, backbone, output, resume=resume, features=features)
     if is_first():
         _print_saved(output)
 

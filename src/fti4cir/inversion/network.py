@@ -7,13 +7,14 @@ Retrieval", SIGIR 2024.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..backbones.base import DualEncoder
 from ..errors import ModelError
 from .attributes import LatentAttributes, select
 from .prompts import Sentence, Template
@@ -21,16 +22,10 @@ from .prompts import Sentence, Template
 _ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
 
 
-@dataclass(frozen=True)
-class InversionConfig:
-    """The network's shape and its selection; the defaults are the paper's."""
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """The network's shape and its selection, whatever the encoder; the defaults are the paper's."""
 
-    joint_width: int
-    """D, of the encoder."""
-    vision_width: int
-    """V, of the encoder."""
-    token_width: int
-    """W, of the encoder."""
     num_latent: int = 24
     """K, latent local attributes."""
     max_attributes: int = 12
@@ -51,15 +46,13 @@ class InversionConfig:
     """Of these layers."""
 
     def __post_init__(self) -> None:
-        for name in ("joint_width", "vision_width", "token_width", "num_latent", "layers", "heads"):
+        for name in ("num_latent", "layers", "heads"):
             if getattr(self, name) < 1:
                 raise ModelError(f"{name} is {getattr(self, name)}, but must be at least 1.")
         if not 0 <= self.max_attributes <= self.num_latent:
             raise ModelError(
                 f"max_attributes is {self.max_attributes}, but must lie between 0 and num_latent, {self.num_latent}."
             )
-        if self.vision_width % self.heads:
-            raise ModelError(f"{self.heads} heads do not divide the vision width {self.vision_width}.")
         if self.threshold is not None and not 0 <= self.threshold < 1:
             raise ModelError(f"threshold is {self.threshold}, but must lie in [0, 1).")
         if not 0 <= self.dropout < 1:
@@ -68,6 +61,36 @@ class InversionConfig:
             raise ModelError(f"hidden_width is {self.hidden_width}, but must be at least 1.")
         if self.activation not in _ACTIVATIONS:
             raise ModelError(f"activation is {self.activation!r}, but must be one of {', '.join(_ACTIVATIONS)}.")
+
+    def for_encoder(self, encoder: DualEncoder) -> InversionConfig:
+        """The same with the widths of an encoder. ModelError if the heads do not divide its vision width."""
+        settings = {part.name: getattr(self, part.name) for part in fields(NetworkConfig)}
+        return InversionConfig(
+            joint_width=encoder.joint_width,
+            vision_width=encoder.vision_width,
+            token_width=encoder.token_width,
+            **settings,
+        )
+
+
+@dataclass(frozen=True)
+class InversionConfig(NetworkConfig):
+    """All that the network is built from."""
+
+    joint_width: int
+    """D, of the encoder."""
+    vision_width: int
+    """V, of the encoder."""
+    token_width: int
+    """W, of the encoder."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("joint_width", "vision_width", "token_width"):
+            if getattr(self, name) < 1:
+                raise ModelError(f"{name} is {getattr(self, name)}, but must be at least 1.")
+        if self.vision_width % self.heads:
+            raise ModelError(f"{self.heads} heads do not divide the vision width {self.vision_width}.")
 
     @classmethod
     def from_json(cls, entries: Mapping[str, Any]) -> InversionConfig:

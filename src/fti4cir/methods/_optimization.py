@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,7 +16,6 @@ from ..inversion.compose import encode_sentences
 from ..inversion.network import PseudoWords
 from ..inversion.prompts import Sentence
 from ..training import losses
-from ..training.config import TrainingConfig
 from ._concepts import TEMPLATE, Concepts, pseudo_and_real, templates
 
 _INVERSION_RATE = 2e-2
@@ -26,21 +26,17 @@ _INVERSION_DEVIATION = 0.02
 
 @dataclass(frozen=True)
 class Optimization:
-    """How an image's word is found; the fields are those of `TrainingConfig` that begin with `inversion_`."""
+    """How the word of an image is found."""
 
-    steps: int = TrainingConfig.inversion_steps
-    concepts: int = TrainingConfig.inversion_concepts
-    average: float = TrainingConfig.inversion_average
-    start: str = TrainingConfig.inversion_start
-    templates: int = TrainingConfig.inversion_templates
-
-    @classmethod
-    def of(cls, config: TrainingConfig) -> Optimization:
-        """That of a training."""
-        return cls(
-            config.inversion_steps, config.inversion_concepts, config.inversion_average, config.inversion_start,
-            config.inversion_templates,
-        )  # fmt: skip
+    steps: int = 60
+    concepts: int = 5
+    """Each step draws a sentence about one of this number of concepts nearest to the image."""
+    average: float = 0.0
+    """Decay of the exponential moving average of the word, which then is the result; 0: the last word."""
+    start: Literal["mean", "random"] = "mean"
+    """What a word begins as: the mean of all token embeddings, or Gaussian noise of deviation 0.02."""
+    templates: Literal[1, 24] = 1
+    """The number of sentences of which each step draws one."""
 
     @property
     def sentences(self) -> list[Sentence]:

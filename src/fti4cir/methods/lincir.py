@@ -6,20 +6,21 @@ Gu, Chun, Kim, Kang, Yun, "Language-only Training of Zero-shot Composed Image Re
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from ..captions.keywords import keyword_runs, keywords
 from ..inversion.compose import encode_sentences
-from ..inversion.network import FineGrainedInversion
+from ..inversion.network import FineGrainedInversion, NetworkConfig
 from ..inversion.prompts import Sentence, Slot, Template
 from ..training import losses
-from ..training.config import TrainingConfig
+from ..training.config import Options, TrainingConfig, require_choices
 from ..training.losses import LossWeights
-from ..training.objective import Batch, Corpus, noised
+from ..training.objective import Batch, Corpus, Needs, noised
 from .base import Entry, Learner
 from .fti4cir import Inversion
 
@@ -79,23 +80,57 @@ def cleaned(caption: str) -> str:
     return caption.replace("<PERSON>", "person").lower().replace(_MARK, "").strip()
 
 
+@dataclass(frozen=True, kw_only=True)
+class LinCirWeights(LossWeights):
+    """The weight of LinCIR's only loss."""
+
+    masked: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinCirOptions(Options):
+    """The settings of `LinCirObjective`."""
+
+    weights: LinCirWeights = field(default_factory=LinCirWeights)
+    keywords: Literal["nouns", "runs"] = "nouns"
+    """What the pseudo-word replaces in a caption. `nouns`: runs of nouns and the adjectives before them. `runs`: runs
+    of nouns, adjectives and determiners, and a random word where there are none."""
+    text_noise: Literal["relative", "unit"] = "relative"
+    """`relative`: the network sees the text feature at the length of the image's, and noise of up to that length.
+    `unit`: the raw text feature, and a random amount up to 1 of noise with variance 1 in each dimension."""
+    masked_loss: Literal["cosine", "squared"] = "cosine"
+    """One minus the cosine of the two features, or the mean squared difference of the two raw features."""
+
+    def __post_init__(self) -> None:
+        require_choices(
+            self,
+            {
+                "keywords": ("nouns", "runs"),
+                "text_noise": ("relative", "unit"),
+                "masked_loss": ("cosine", "squared"),
+            },
+        )
+
+
 class LinCirObjective:
-    """Self-masking projection: the sentence whose keywords are replaced by the word that the network makes of the
-    whole sentence's feature shall have that feature.
+    """Self-masking projection. The network makes a word of a sentence's feature; the sentence in which this word
+    replaces the keywords should have the same feature.
 
     The network sees the text feature with noise, since it will see image features later. As published it is the
     raw feature, and images are not used at all; the quick recipe gives it the length of the image's own.
     """
 
+    needs = Needs()
     extra: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, config: TrainingConfig, corpus: Corpus) -> None:
-        self._config, self._encoder = config, corpus.encoder
+        self._options, self._encoder = config.options_as(LinCirOptions), corpus.encoder
+        self.weights = self._options.weights
 
     def outputs(self, network: FineGrainedInversion, batch: Batch) -> dict[str, Tensor]:
         """The features of the masked captions, and of the captions, (B, D) each."""
         texts = [str(caption) for caption in batch.captions]
-        if self._config.keywords == "runs":
+        if self._options.keywords == "runs":
             texts = list(map(cleaned, texts))
         with torch.no_grad():
             whole = encode_sentences(self._encoder, [(text,) for text in texts])
@@ -105,20 +140,20 @@ class LinCirObjective:
     def _with_noise(self, text: Tensor, image: Tensor) -> Tensor:
         """What the network sees of text features (B, D). Noise of a random amount for each sentence reaches from the
         texts' region to the images'."""
-        if self._config.text_noise == "unit":
+        if self._options.text_noise == "unit":
             return text + torch.rand(len(text), 1, device=text.device) * torch.randn_like(text)
         length = image.norm(dim=-1, keepdim=True)
         scaled = text * (length / text.norm(dim=-1, keepdim=True))
         return noised(scaled, torch.rand(len(text), 1, device=scaled.device))
 
     def _masked(self, texts: Sequence[str]) -> list[Sentence]:
-        if self._config.keywords == "nouns":
+        if self._options.keywords == "nouns":
             return [masked(text, spans) for text, spans in zip(texts, keywords(texts), strict=True)]
         return [masked_runs(text, runs, _draw) for text, runs in zip(texts, keyword_runs(texts), strict=True)]
 
     def terms(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """The distance between the two."""
-        distance = losses.squared_distance if self._config.masked_loss == "squared" else losses.regularization
+        distance = losses.squared_distance if self._options.masked_loss == "squared" else losses.regularization
         return {"masked": distance(outputs["masked"], outputs["text"])}
 
 
@@ -136,14 +171,9 @@ LINCIR = Learner(
             learning_rate=1e-4,
             weight_decay=0.01,
             schedule="constant",
-            weights=LossWeights(0.0, 0.0, 0.0, 0.0, 0.0, masked=1.0),
-            max_attributes=0,
-            dropout=0.5,
-            template=_TEMPLATE,
             bfloat16=True,
-            keywords="runs",
-            text_noise="unit",
-            masked_loss="squared",
+            network=NetworkConfig(max_attributes=0, dropout=0.5, template=_TEMPLATE),
+            options=LinCirOptions(keywords="runs", text_noise="unit", masked_loss="squared"),
         ),
         "lincir-quick": TrainingConfig(
             method="lincir",
@@ -151,11 +181,9 @@ LINCIR = Learner(
             batch_size=128,
             learning_rate=1e-4,
             schedule="constant",
-            weights=LossWeights(0.0, 0.0, 0.0, 0.0, 0.0, masked=1.0),
-            max_attributes=0,
-            dropout=0.5,
-            template=_TEMPLATE,
             bfloat16=True,
+            network=NetworkConfig(max_attributes=0, dropout=0.5, template=_TEMPLATE),
+            options=LinCirOptions(),
         ),
     },
     default="lincir",

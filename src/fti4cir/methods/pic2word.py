@@ -6,11 +6,13 @@ Retrieval", CVPR 2023.
 
 from __future__ import annotations
 
+from ..inversion.network import NetworkConfig
 from ..inversion.prompts import Template
 from ..training.config import TrainingConfig
-from ..training.losses import LossWeights
 from .base import Entry, Learner
-from .fti4cir import Inversion, InversionObjective
+from .fti4cir import Inversion, InversionObjective, InversionOptions, InversionWeights
+
+_TEMPLATE = Template(modification=", {text}")
 
 PIC2WORD = Learner(
     presets={
@@ -25,15 +27,11 @@ PIC2WORD = Learner(
             epsilon=1e-6,
             schedule="warmup-cosine",
             warmup_steps=10_000,
-            contrast="across",
-            temperature=None,
-            weights=LossWeights(1.0, 0.0, 0.0, 0.0, 0.0),
-            max_attributes=0,
-            hidden_width=512,
-            activation="relu",
-            dropout=0.1,
-            template=Template(modification=", {text}"),
             bfloat16=True,
+            network=NetworkConfig(
+                max_attributes=0, hidden_width=512, activation="relu", dropout=0.1, template=_TEMPLATE
+            ),
+            options=InversionOptions(weights=InversionWeights.contrastive_only(), contrast="across", temperature=None),
         ),
         "pic2word-quick": TrainingConfig(
             method="pic2word",
@@ -43,12 +41,9 @@ PIC2WORD = Learner(
             weight_decay=0.1,
             schedule="cosine",
             warmup_steps=50,
-            temperature=0.05,
-            weights=LossWeights(1.0, 0.0, 0.0, 0.0, 0.0),
-            max_attributes=0,
-            dropout=0.1,
-            template=Template(modification=", {text}"),
             bfloat16=True,
+            network=NetworkConfig(max_attributes=0, dropout=0.1, template=_TEMPLATE),
+            options=InversionOptions(weights=InversionWeights.contrastive_only(), temperature=0.05),
         ),
     },
     default="pic2word",

@@ -6,10 +6,8 @@ and summaries are read from the source, so that a command line can list them wit
 
 from __future__ import annotations
 
-import ast
 import importlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -34,12 +32,6 @@ def names() -> tuple[str, ...]:
 def trainable() -> tuple[str, ...]:
     """The names of the methods that learn."""
     return tuple(name for name, method in _found().items() if _learns(method))
-
-
-def summaries() -> dict[str, str]:
-    """What each method is, in one line: the first one of its module's docstring."""
-    docstrings = {name: ast.get_docstring(ast.parse(method.text)) or "" for name, method in _found().items()}
-    return {name: docstring.partition("\n")[0] for name, docstring in docstrings.items()}
 
 
 def find(name: str) -> Entry:
@@ -140,16 +132,16 @@ def presets() -> dict[str, TrainingConfig]:
 
 
 def preset(name: str, **changes: Any) -> TrainingConfig:
-    """A preset with some of its fields changed. TrainingError if there is no such preset.
+    """A preset with some settings changed, as by `TrainingConfig.with_settings`.
 
-    `epochs` also takes the place of the `steps` that a preset may count instead.
+    `epochs` also replaces the `steps` that a preset may count instead. TrainingError if there is no such preset.
     """
     known = presets()
     if name not in known:
         raise TrainingError(f"There is no preset {name!r}; there are {', '.join(known)}.")
     if "epochs" in changes:
         changes = {"steps": None, **changes}
-    return replace(known[name], **changes)
+    return known[name].with_settings(changes)
 
 
 def train(

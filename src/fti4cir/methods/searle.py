@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,11 +18,11 @@ from torch import Tensor
 
 from ..backbones.base import image_fingerprint
 from ..features.matrix import compute_rows
-from ..inversion.network import FineGrainedInversion
+from ..inversion.network import FineGrainedInversion, NetworkConfig
 from ..training import losses
-from ..training.config import TrainingConfig
+from ..training.config import Options, TrainingConfig, require_at_least_one, require_choices, require_shares
 from ..training.losses import LossWeights
-from ..training.objective import Batch, Corpus
+from ..training.objective import Batch, Corpus, Needs
 from ._concepts import (
     CLASS_BLOCK,
     TEMPLATE,
@@ -43,17 +43,50 @@ _BLOCK = 128
 _DISTILLATION_TEMPERATURE = 0.25
 
 
+@dataclass(frozen=True, kw_only=True)
+class SearleWeights(LossWeights):
+    """The weights of SEARLE's losses."""
+
+    distillation: float = 1.0
+    regularization_subject: float = 0.75
+    """Towards a real sentence about a concept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearleOptions(Options):
+    """The settings of `SearleObjective`."""
+
+    weights: SearleWeights = field(default_factory=SearleWeights)
+    vocabulary: Literal["captions", "open-images"] = "captions"
+    """Where the concepts are from: subjects of the training captions, or the 20,931 class names of Open Images."""
+    concepts: int = 5
+    """How many of the concepts nearest to an image the network's training draws from."""
+    inversion: Optimization = field(default_factory=Optimization)
+    """The optimisation that finds the word of each training image."""
+
+    def __post_init__(self) -> None:
+        require_choices(self, {"vocabulary": ("captions", "open-images")})
+        require_at_least_one(self, "concepts")
+        require_at_least_one(self.inversion, "steps", "concepts")
+        require_shares(self.inversion, "average")
+        require_choices(self.inversion, {"start": ("mean", "random"), "templates": (1, 24)})
+
+
 class SearleObjective:
-    """Distillation of the optimised words into the network, each told from those of the other images."""
+    """Distillation of the optimised words into the network, with the other images' words as negatives."""
+
+    needs = Needs()
 
     def __init__(self, config: TrainingConfig, corpus: Corpus) -> None:
-        self._encoder, self._count = corpus.encoder, config.concepts
-        encoder, rows, optimization = corpus.encoder, list(corpus.rows), Optimization.of(config)
+        options = config.options_as(SearleOptions)
+        self.weights = options.weights
+        self._encoder, self._count = corpus.encoder, options.concepts
+        encoder, rows, optimization = corpus.encoder, list(corpus.rows), options.inversion
         captions = [corpus.captions[row] for row in rows]
         made_of: list[Any] = [image_fingerprint(encoder), rows]
         seeds: list[tuple[int, int]] | None = None
         self.extra: Mapping[str, Any]
-        if config.vocabulary == "captions":
+        if options.vocabulary == "captions":
             said = collect(captions)
             self.extra = {"concepts": said}
             self._concepts = Concepts.of_captions(encoder, said)
@@ -63,7 +96,7 @@ class SearleObjective:
                 made_of.append(asdict(optimization))
         else:
             said = captions_of_classes(str(caption) for group in captions for caption in group)
-            self.extra = {"concepts": said, "vocabulary": config.vocabulary, "optimization": asdict(optimization)}
+            self.extra = {"concepts": said, "vocabulary": options.vocabulary, "optimization": asdict(optimization)}
             self._concepts = Concepts.of_open_images(_class_features(corpus), said)
             seeds = [(config.seed, row) for row in rows]
             made_of += [said, asdict(optimization), config.seed]
@@ -121,18 +154,13 @@ SEARLE = Learner(
             learning_rate=1e-4,
             weight_decay=0.01,
             schedule="constant",
-            weights=LossWeights(0.0, 0.0, 0.75, 0.0, 0.0, distillation=1.0),
-            max_attributes=0,
-            dropout=0.5,
-            template=TEMPLATE,
             bfloat16=True,
-            vocabulary="open-images",
-            concepts=150,
-            inversion_concepts=15,
-            inversion_steps=350,
-            inversion_average=0.99,
-            inversion_start="random",
-            inversion_templates=24,
+            network=NetworkConfig(max_attributes=0, dropout=0.5, template=TEMPLATE),
+            options=SearleOptions(
+                vocabulary="open-images",
+                concepts=150,
+                inversion=Optimization(steps=350, concepts=15, average=0.99, start="random", templates=24),
+            ),
         ),
         "searle-quick": TrainingConfig(
             method="searle",
@@ -140,12 +168,9 @@ SEARLE = Learner(
             batch_size=128,
             learning_rate=1e-4,
             schedule="constant",
-            weights=LossWeights(0.0, 0.0, 0.75, 0.0, 0.0, distillation=1.0),
-            max_attributes=0,
-            dropout=0.5,
-            template=TEMPLATE,
             bfloat16=True,
-            inversion_steps=20,
+            network=NetworkConfig(max_attributes=0, dropout=0.5, template=TEMPLATE),
+            options=SearleOptions(inversion=Optimization(steps=20)),
         ),
     },
     default="searle",

@@ -1,52 +1,58 @@
-"""What a training is made of: one dataclass, every part of it a switch."""
+"""The settings of a training, in one dataclass: the engine's, the network's, and those of the method that learns."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from typing import Any, Literal, TypeVar
 
-from ..backbones.base import DualEncoder
 from ..captions.split import RULES, Rule
 from ..errors import TrainingError
-from ..inversion.network import InversionConfig
-from ..inversion.prompts import Template
+from ..inversion.network import NetworkConfig
 from .losses import LossWeights
 
-_CHOICES: Mapping[str, tuple[str | int, ...]] = {
+_CHOICES: Mapping[str, tuple[str, ...]] = {
     "optimizer": ("adamw", "adam", "sgd"),
     "schedule": ("step", "cosine", "warmup-cosine", "constant"),
-    "contrast": ("all", "across"),
-    "activation": ("gelu", "relu"),
-    "keywords": ("nouns", "runs"),
-    "text_noise": ("relative", "unit"),
-    "masked_loss": ("cosine", "squared"),
-    "vocabulary": ("captions", "open-images"),
-    "inversion_start": ("mean", "random"),
-    "inversion_templates": (1, 24),
     "caption_split": RULES,
 }
-_COUNTS_OF_SEARLE = ("concepts", "inversion_concepts", "inversion_steps")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The settings of an objective. Each method adds its own fields, all with defaults."""
+
+    weights: LossWeights = field(default_factory=LossWeights)
+    """The weight of each of its losses."""
+
+
+AnyOptions = TypeVar("AnyOptions", bound=Options)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """Everything that decides what a training gives. The defaults are the paper's, as its release has them, but for
-    `caption_split`."""
+    """All settings that decide the result of a training.
+
+    The defaults are the paper's, as in its release, except for `caption_split`.
+    """
 
     method: str = "fti4cir"
     """What learns: a name in `methods.registry.trainable()`."""
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    """The network that is trained."""
+    options: Options = field(default_factory=Options)
+    """The method's own settings."""
 
-    # -- how long, and how fast
+    # -- duration and optimiser
     epochs: int = 60
     """How often each image is seen, with one of its captions."""
     steps: int | None = None
-    """All steps of the training, whatever `epochs` says; None: as many as the epochs take."""
+    """All steps of the training, which then replaces `epochs`; None: as many as the epochs take."""
     batch_size: int = 256
     """Images a step, over all devices; with the contrastive losses, more is not only faster."""
     chunk_size: int = 0
-    """Images that pass the network at a time on one device, for a batch that its memory cannot hold; 0: all. The
+    """Images that pass the network at a time on one device, for a batch that does not fit into memory; 0: all. The
     loss is that of the whole batch (cached gradients; Gao et al., 2021), at the price of a second forward pass."""
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     """`sgd` with a momentum of 0.9."""
@@ -55,7 +61,7 @@ class TrainingConfig:
     decay_biases: bool = True
     """Whether the weight decay acts on biases and other vectors too, or on matrices alone."""
     beta2: float = 0.999
-    """Adam's memory of squared gradients."""
+    """Adam's decay of the average of squared gradients."""
     epsilon: float = 1e-8
     """What Adam adds to the root of the squared gradients."""
     schedule: Literal["step", "cosine", "warmup-cosine", "constant"] = "step"
@@ -66,128 +72,76 @@ class TrainingConfig:
     """The learning rate rises linearly over these, but at most over a tenth of all. With `warmup-cosine` it always
     rises over all of them, as published recipes do, even where the training is shorter."""
     clip_norm: float | None = None
-    """The gradient's norm is held below this."""
-    average: float = 0.0
-    """Decay of the exponential average of the weights, which then is what is saved; 0: the last weights."""
+    """The largest norm of the gradient; None: no limit."""
+    ema_decay: float = 0.0
+    """Decay of the exponential moving average of the weights, which is then what is saved; 0: the last weights."""
     bfloat16: bool = False
     """Run the step in bfloat16 where the processor multiplies it in hardware."""
-
-    # -- what is learned
-    weights: LossWeights = field(default_factory=LossWeights)
-    """What each loss counts."""
-    contrast: Literal["all", "across"] = "all"
-    """What the contrastive loss tells an image's sentence from. `all`: the batch's other images and sentences.
-    `across`: a sentence from the other images, and an image from the other sentences, as CLIP does."""
-    temperature: float | None = 0.20
-    """Of the contrastive loss; None: what the encoder learned for its own (CLIP's logit scale)."""
-    composed_temperature: float = 0.07
-    """Of the composed losses and of the description loss."""
-
-    # -- the network, as in `InversionConfig`
-    num_latent: int = 24
-    max_attributes: int = 12
-    threshold: float | None = 0.05
-    layers: int = 3
-    heads: int = 1
-    dropout: float = 0.5
-    hidden_width: int | None = None
-    activation: Literal["gelu", "relu"] = "gelu"
-    template: Template = field(default_factory=Template)
     attribute_gain: float = 1.0
     """Scale of the initial weights that turn the attribute transformer's outputs into latent attributes. With 1 all
-    images start with nearly the same attributes; a small encoder then never learns to tell them apart."""
+    images start with nearly the same attributes; a small encoder then never learns to distinguish them."""
 
-    # -- what it is shown
+    # -- data
     caption_split: Rule = "words"
     """How a caption is split into subject and attribute: as the release does it, or ours; see `captions.split`."""
-    attribute_masking: float = 0.0
-    """Share of the attribute words that is left out of a training sentence at random."""
-    noise: float = 0.0
-    """Gaussian noise on the image features that the network sees, its length relative to theirs."""
-    word_edits: float = 0.65
-    """Share of the edited captions in which a word of a list (a colour, a kind, a place) is exchanged where there is
-    one; in the others a whole part, for that of another caption, which needs no lists."""
-    negatives: int = 0
-    """Images and captions of the whole set, drawn for each step, from which the composed losses and the description
-    loss have sentences told, too. Their features are known already, so that thousands cost next to nothing."""
-    alike: int = 1
-    """Images that look alike come into a batch together in groups of so many: hard negatives."""
+    hard_group_size: int = 1
+    """Images that look alike come into a batch together in groups of this size: hard negatives."""
     validation: int = 500
     """Images kept out of training to measure on, at most a tenth of all."""
     seed: int = 0
 
-    # -- only for `lincir`
-    keywords: Literal["nouns", "runs"] = "nouns"
-    """What the pseudo-word replaces in a caption. `nouns`: runs of nouns and the adjectives before them. `runs`: runs
-    of nouns, adjectives and determiners, and a random word where there are none."""
-    text_noise: Literal["relative", "unit"] = "relative"
-    """`relative`: the network sees the text feature at the length of the image's, and noise of up to that length.
-    `unit`: the raw text feature, and a random amount up to 1 of noise with variance 1 in each dimension."""
-    masked_loss: Literal["cosine", "squared"] = "cosine"
-    """One minus the cosine of the two features, or the mean squared difference of the two raw features."""
-
-    # -- only for `searle`
-    vocabulary: Literal["captions", "open-images"] = "captions"
-    """Where the concepts are from: subjects of the training captions, or the 20,931 class names of Open Images."""
-    concepts: int = 5
-    """How many of the concepts nearest to an image the network's training draws from."""
-    inversion_concepts: int = 5
-    """The same for the optimisation that inverts each image."""
-    inversion_steps: int = 60
-    """Steps of that optimisation."""
-    inversion_average: float = 0.0
-    """Decay of the exponential average of its words, which then is its result; 0: the last words."""
-    inversion_start: Literal["mean", "random"] = "mean"
-    """What a word begins as: the mean of all token embeddings, or Gaussian noise of deviation 0.02."""
-    inversion_templates: int = 1
-    """Among how many sentences the optimisation draws one in each step: 1 or 24."""
-
     def __post_init__(self) -> None:
-        for name in ("epochs", "steps", "batch_size", "alike", "hidden_width", *_COUNTS_OF_SEARLE):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise TrainingError(f"{name} is {value}, but must be at least 1.")
-        for name in ("learning_rate", "temperature", "composed_temperature", "clip_norm", "attribute_gain", "epsilon"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise TrainingError(f"{name} is {value}, but must be above 0.")
-        for name, known in _CHOICES.items():
-            if getattr(self, name) not in known:
-                shown = ", ".join(map(str, known))
-                raise TrainingError(f"{name} is {getattr(self, name)!r}, but must be one of {shown}.")
-        for name in ("average", "attribute_masking", "beta2", "inversion_average"):
-            if not 0 <= getattr(self, name) < 1:
-                raise TrainingError(f"{name} is {getattr(self, name)}, but must lie in [0, 1).")
-        if not any(vars(self.weights).values()):
-            raise TrainingError("All losses have the weight 0, so there is nothing to learn from.")
-        if not 0 <= self.word_edits <= 1:
-            raise TrainingError(f"word_edits is {self.word_edits}, but must lie in [0, 1].")
-        for name in (
-            "weight_decay",
-            "warmup_steps",
-            "validation",
-            "decay_epoch",
-            "seed",
-            "chunk_size",
-            "noise",
-            "negatives",
-        ):
-            if getattr(self, name) < 0:
-                raise TrainingError(f"{name} is {getattr(self, name)}, but must not be negative.")
+        require_at_least_one(self, "epochs", "steps", "batch_size", "hard_group_size")
+        require_above_zero(self, "learning_rate", "clip_norm", "attribute_gain", "epsilon")
+        require_choices(self, _CHOICES)
+        require_shares(self, "ema_decay", "beta2")
+        require_not_negative(self, "weight_decay", "warmup_steps", "validation", "decay_epoch", "seed", "chunk_size")
 
     @classmethod
-    def from_json(cls, entries: Mapping[str, Any]) -> TrainingConfig:
-        """What `dataclasses.asdict` made of a configuration; TypeError if a field is unknown."""
-        weights = LossWeights(**entries.get("weights", {}))
-        template = Template(**entries.get("template", {}))
-        return cls(**{**entries, "weights": weights, "template": template})
+    def from_json(cls, entries: Mapping[str, Any], options: type[Options] = Options) -> TrainingConfig:
+        """What `dataclasses.asdict` made of a configuration with such options, by this version or an older one.
 
-    def network(self, encoder: DualEncoder) -> InversionConfig:
-        """The network's configuration for an encoder."""
-        return InversionConfig(
-            encoder.joint_width, encoder.vision_width, encoder.token_width, self.num_latent, self.max_attributes,
-            self.threshold, self.layers, self.heads, self.dropout, self.template, self.hidden_width, self.activation,
-        )  # fmt: skip
+        Fields that are missing have their defaults. TypeError if a field is unknown.
+        """
+        nested = entries if "options" in entries else from_flat(entries, options)
+        config: TrainingConfig = _rebuilt(cls(options=options()), nested)
+        return config
+
+    def options_as(self, kind: type[AnyOptions]) -> AnyOptions:
+        """The options, of the kind that an objective has. TrainingError if they are another method's."""
+        if not isinstance(self.options, kind):
+            raise TrainingError(f"The options are {type(self.options).__name__}, but must be {kind.__name__}.")
+        return self.options
+
+    def settings(self) -> dict[str, Any]:
+        """All settings by name, as `network.layers`; the method's options by their own names, as `weights.masked`."""
+        entries = asdict(self)
+        options = entries.pop("options")
+        return _flat({**entries, **options})
+
+    def with_settings(self, changes: Mapping[str, Any]) -> TrainingConfig:
+        """A copy with some settings changed, by their names in `settings`, or a whole group, as `weights`.
+
+        >>> TrainingConfig().with_settings({"network.layers": 2, "seed": 1}).network.layers
+        2
+
+        Raises:
+            TrainingError: if a setting is unknown, or a value makes no sense.
+            ModelError: if a value of the network makes no sense.
+
+        """
+        known = self.settings()
+        groups = {name[:place] for name in known for place, sign in enumerate(name) if sign == "."}
+        for name in changes:
+            if name not in known and name not in groups:
+                raise TrainingError(f"There is no setting {name!r}; there are {', '.join(sorted(known))}.")
+        own = {part.name for part in fields(self)}
+        ours = {name: value for name, value in changes.items() if name.partition(".")[0] in own}
+        theirs = {name: value for name, value in changes.items() if name not in ours}
+        if theirs:
+            ours["options"] = _changed(self.options, theirs)
+        config: TrainingConfig = _changed(self, ours)
+        return config
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """How many steps the training takes."""
@@ -208,3 +162,101 @@ class TrainingConfig:
         if self.schedule == "step" and step >= self.decay_epoch * steps_per_epoch:
             return rate * 0.1
         return rate
+
+
+# -- nested dataclasses ---------------------------------------------------------------------------------------
+def _flat(entries: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested entries by dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in entries.items():
+        flat.update(_flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value})
+    return flat
+
+
+def _changed(part: Any, changes: Mapping[str, Any]) -> Any:
+    """A dataclass with some fields changed, by dotted names, each dataclass in it replaced once."""
+    whole = {name: value for name, value in changes.items() if "." not in name}
+    for group in dict.fromkeys(name.partition(".")[0] for name in changes if "." in name):
+        inner = {name[len(group) + 1 :]: value for name, value in changes.items() if name.startswith(f"{group}.")}
+        whole[group] = _changed(whole.get(group, getattr(part, group)), inner)
+    return replace(part, **whole)
+
+
+def _rebuilt(blank: Any, entries: Mapping[str, Any]) -> Any:
+    """A dataclass from what `asdict` made of it; `blank` is one with defaults, for the types of its parts."""
+    values = {}
+    for name, value in entries.items():
+        default = getattr(blank, name, None)
+        values[name] = _rebuilt(default, value) if is_dataclass(default) else value
+    return replace(blank, **values)
+
+
+# -- the format of older versions -----------------------------------------------------------------------------
+_RENAMED = {"alike": "hard_group_size", "average": "ema_decay", "negatives": "extra_negatives"}
+_OF_METHODS = frozenset({
+    "contrast", "temperature", "composed_temperature", "attribute_masking", "noise", "word_edits", "extra_negatives",
+    "keywords", "text_noise", "masked_loss", "vocabulary", "concepts", "inversion_concepts", "inversion_steps",
+    "inversion_average", "inversion_start", "inversion_templates",
+})  # fmt: skip
+"""Settings that every configuration had, whatever its method."""
+
+
+def from_flat(entries: Mapping[str, Any], options: type[Options]) -> dict[str, Any]:
+    """THE OLD FORMAT: up to version 1, a configuration had all methods' settings side by side; to today's entries.
+
+    Checkpoints with it can be resumed. What belongs to other methods is left out: it had no effect.
+    """
+    flat = {_RENAMED.get(name, name): value for name, value in entries.items()}
+    network = {part.name: flat.pop(part.name) for part in fields(NetworkConfig) if part.name in flat}
+    weights = flat.pop("weights", {})
+    mine: dict[str, Any] = {}
+    for name, value in vars(options()).items():
+        if name == "weights":
+            mine[name] = {loss: weights[loss] for loss in vars(value) if loss in weights}
+        elif is_dataclass(value):  # such as inversion.steps, which was inversion_steps
+            mine[name] = {
+                part.name: flat[f"{name}_{part.name}"] for part in fields(value) if f"{name}_{part.name}" in flat
+            }
+        elif name in flat:
+            mine[name] = flat[name]
+    rest = {name: value for name, value in flat.items() if name not in _OF_METHODS}
+    return {**rest, "network": network, "options": mine}
+
+
+# -- what makes sense -----------------------------------------------------------------------------------------
+def require_at_least_one(settings: Any, *names: str) -> None:
+    """TrainingError unless the settings of these names are at least 1, or None."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and value < 1:
+            raise TrainingError(f"{name} is {value}, but must be at least 1.")
+
+
+def require_above_zero(settings: Any, *names: str) -> None:
+    """TrainingError unless they are finite and above 0, or None."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not 0 < value < math.inf:
+            raise TrainingError(f"{name} is {value}, but must be above 0.")
+
+
+def require_not_negative(settings: Any, *names: str) -> None:
+    """TrainingError if one of them is below 0."""
+    for name in names:
+        if getattr(settings, name) < 0:
+            raise TrainingError(f"{name} is {getattr(settings, name)}, but must not be negative.")
+
+
+def require_shares(settings: Any, *names: str) -> None:
+    """TrainingError unless they lie in [0, 1)."""
+    for name in names:
+        if not 0 <= getattr(settings, name) < 1:
+            raise TrainingError(f"{name} is {getattr(settings, name)}, but must lie in [0, 1).")
+
+
+def require_choices(settings: Any, choices: Mapping[str, tuple[str | int, ...]]) -> None:
+    """TrainingError unless each is one of its choices."""
+    for name, known in choices.items():
+        if getattr(settings, name) not in known:
+            shown = ", ".join(map(str, known))
+            raise TrainingError(f"{name} is {getattr(settings, name)!r}, but must be one of {shown}.")

@@ -6,6 +6,7 @@ B batch, D joint width, M selected attributes.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -120,33 +121,18 @@ def composed(
     return F.cross_entropy(logits, own)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LossWeights:
-    """What each term counts; the defaults are the release's.
-
-    `composed` is the composed loss against edited captions, `composed_image` the one against images that carry
-    such a caption word for word. The latter only learns from captions that many images share, such as those
-    written from a catalogue's table. `description` is the loss of `composed` for a sentence without a modification,
-    against the image's own caption. `masked` is LinCIR's loss, `distillation` SEARLE's.
-    """
-
-    contrastive: float = 1.0
-    orthogonality: float = 1.0
-    regularization_subject: float = 1.40
-    regularization_attributes: float = 1.40
-    regularization_whole: float = 1.40
-    composed: float = 0.0
-    composed_image: float = 0.0
-    description: float = 0.0
-    masked: float = 0.0
-    distillation: float = 0.0
+    """The weight of each loss of a method, which adds a field per loss. Its objective's `terms` have the same names."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if not 0 <= value < math.inf:
                 raise TrainingError(f"The weight of the loss {name} is {value}, but must not be negative.")
+        if vars(self) and not any(vars(self).values()):
+            raise TrainingError("All losses have the weight 0, so there is nothing to learn from.")
 
-    def total(self, terms: dict[str, Tensor]) -> Tensor:
+    def total(self, terms: Mapping[str, Tensor]) -> Tensor:
         """The weighted sum of the named terms, the only place where they are summed."""
         weighted = [getattr(self, name) * value for name, value in terms.items()]
         return torch.stack(weighted).sum() if weighted else torch.zeros((), requires_grad=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from ..backbones.base import DualEncoder
 from ..captions.split import SplitCaption
 from ..inversion.network import FineGrainedInversion
 from .config import TrainingConfig
+from .losses import LossWeights
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,33 @@ class Described:
     """Among captions: the batch's, and more of the set."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What an objective reads of a batch besides the image features and the captions; all else is not computed."""
+
+    local: bool = False
+    """`Batch.local`."""
+    real: bool = False
+    """`Batch.real`."""
+    edits: bool = False
+    """`Batch.modifications` and `Batch.edited`."""
+    choice: bool = False
+    """`Batch.choice`, which needs edits."""
+    found: bool = False
+    """`Batch.found`, which needs edits."""
+    described: bool = False
+    """`Batch.described`."""
+    word_edits: float = 0.65
+    """Share of the edits that exchange a word of a list where there is one; the others exchange a whole part."""
+    extra_negatives: int = 0
+    """Images and captions of the whole set, drawn for each step, which are added to the three choices."""
+
+    @property
+    def written(self) -> bool:
+        """Whether the text features of captions as written are needed."""
+        return self.choice or self.described
+
+
 @dataclass(frozen=True)
 class Batch:
     """B images with a caption each."""
@@ -60,12 +88,12 @@ class Batch:
     image: Tensor
     """(B, D) image features, not normalised."""
     local: Tensor | None
-    """(B, P, V) local features; None where only the losses are computed."""
-    real: Tensor
-    """(B, D) text features of the captions in the template, not normalised."""
-    modifications: list[str]
-    """For the composed losses an edit of each caption, in the words of a user; else empty."""
-    edited: list[str]
+    """(B, P, V) local features; None if they are not needed, and where only the losses are computed."""
+    real: Tensor | None = None
+    """(B, D) text features of the captions in the template, not normalised; None if they are not needed."""
+    modifications: list[str] = field(default_factory=list)
+    """An edit of each caption, in the words of a user; empty if they are not needed."""
+    edited: list[str] = field(default_factory=list)
     """The captions after the edit."""
     choice: Choice | None = None
     """For the composed loss: among the batch's own captions, and more of the set."""
@@ -83,7 +111,7 @@ class Batch:
             captions=self.captions[part],
             image=self.image[part],
             local=None if self.local is None else self.local[part],
-            real=self.real[part],
+            real=None if self.real is None else self.real[part],
             modifications=self.modifications[part],
             edited=self.edited[part],
             choice=None,
@@ -105,8 +133,6 @@ class Corpus:
     """The images that are trained on."""
     cache: Path
     """A folder for what is computed once from all this."""
-    say: Callable[[str], None]
-    """Gets a line of progress now and then."""
 
 
 class Objective(Protocol):
@@ -116,8 +142,15 @@ class Objective(Protocol):
     still compute the losses, in which every image is the others' negative, on the whole of it.
     """
 
+    needs: Needs
+    """What it reads of a batch."""
     extra: Mapping[str, Any]
-    """What the saved model shall hold besides the network, as JSON can say it."""
+    """What the saved model holds besides the network, in types that JSON has."""
+
+    @property
+    def weights(self) -> LossWeights:
+        """Its losses by name, with the weight of each."""
+        ...
 
     def outputs(self, network: FineGrainedInversion, batch: Batch) -> dict[str, Tensor]:
         """All that the losses need of the network, by name: (B, ...) each, row i of image i alone."""
