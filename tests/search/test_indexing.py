@@ -17,8 +17,12 @@ from PIL import Image
 
 from fti4cir.errors import InputError, StoreError
 from fti4cir.search import indexing
-from fti4cir.search.indexing import IndexReport, index_folder, store_for
-from fti4cir.search.store import Row, Store, default_location
+from fti4cir.search.index_report import IndexReport
+from fti4cir.search.indexing import index_folder, store_for
+from fti4cir.search.listing import _in_int64
+from fti4cir.search.locations import default_location
+from fti4cir.search.schema import Row
+from fti4cir.search.store import Store
 from standin import ColourModel, save_colour
 
 
@@ -33,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
 
 def index(folder: Path, model: ColourModel | None = None) -> IndexReport:
     model = model or ColourModel()
-    return index_folder(folder, store_for(folder, model), model)
+    return index_folder(folder, store_for(folder, model), model=model)
 
 
 def counts(report: IndexReport) -> tuple[int, int, int, int, int, int]:
@@ -122,16 +126,16 @@ def test_an_empty_folder_and_none(tmp_path: Path) -> None:
     assert counts(index(tmp_path / "empty")) == (0, 0, 0, 0, 0, 0)
     store = store_for(tmp_path / "empty", ColourModel())
     with pytest.raises(StoreError, match="holds images of"):
-        index_folder(tmp_path, store, ColourModel())
+        index_folder(tmp_path, store, model=ColourModel())
     shutil.rmtree(tmp_path / "empty")
     with pytest.raises(InputError, match="There is no folder"):
-        index_folder(tmp_path / "empty", store, ColourModel())
+        index_folder(tmp_path / "empty", store, model=ColourModel())
 
 
 def test_another_model_is_refused(folder: Path) -> None:
     index(folder)
     with pytest.raises(StoreError, match="made with the model 'mini', not 'vit-l-14'"):
-        store_for(folder, ColourModel(name="vit-l-14", fingerprint="other"), default_location(folder))
+        store_for(folder, ColourModel(name="vit-l-14", fingerprint="other"), location=default_location(folder))
 
 
 def test_a_place_that_cannot_be_written_to(folder: Path) -> None:
@@ -140,18 +144,18 @@ def test_a_place_that_cannot_be_written_to(folder: Path) -> None:
     with pytest.raises(StoreError, match=r"index --store` names another place"):
         index(folder, model)
     assert model.encoder.encoded == 0
-    assert len(store_for(folder, ColourModel(), folder.parent / "elsewhere")) == 0
+    assert len(store_for(folder, ColourModel(), location=folder.parent / "elsewhere")) == 0
 
 
 def test_many_images_in_order_with_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(indexing, "WRITE_EVERY", 0.0)
+    monkeypatch.setattr("fti4cir.search.writer.WRITE_EVERY", 0.0)
     rng = np.random.default_rng(0)
     for i in range(150):
         save_colour(tmp_path / f"{i:03}.png", tuple(int(value) for value in rng.integers(0, 256, 3)))
     seen: list[tuple[int, int]] = []
     model = ColourModel()
     store = store_for(tmp_path, model)
-    index_folder(tmp_path, store, model, progress=lambda done, total: seen.append((done, total)))
+    index_folder(tmp_path, store, model=model, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(32, 150), (64, 150), (96, 150), (128, 150), (150, 150)]
     for row in store._table.to_arrow().to_pylist():  # each image has its own vector, not its neighbour's
         assert np.allclose(row["vector"], model.encode_images([tmp_path / row["path"]])[0], atol=1e-5)
@@ -172,28 +176,28 @@ def test_an_interrupted_run_keeps_what_it_encoded(tmp_path: Path) -> None:
     model = ColourModel()
     store = store_for(tmp_path, model)
     with pytest.raises(_Stop):
-        index_folder(tmp_path, store, model, progress=interrupt)
+        index_folder(tmp_path, store, model=model, progress=interrupt)
     assert len(store) == 96
     assert threading.active_count() < 10
     again = ColourModel()
-    assert counts(index_folder(tmp_path, store, again)) == (54, 0, 96, 0, 0, 150)
+    assert counts(index_folder(tmp_path, store, model=again)) == (54, 0, 96, 0, 0, 150)
     assert again.encoder.encoded == 54
 
 
 def test_rows_are_written_while_indexing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(indexing, "WRITE_EVERY", 0.0)
+    monkeypatch.setattr("fti4cir.search.writer.WRITE_EVERY", 0.0)
     for i in range(100):
         save_colour(tmp_path / f"{i:03}.png", (i, 0, 0))
     model = ColourModel(seconds_a_batch=0.2)
     store = store_for(tmp_path, model)
     sizes: list[int] = []
-    index_folder(tmp_path, store, model, progress=lambda done, total: sizes.append(len(store)))
+    index_folder(tmp_path, store, model=model, progress=lambda done, total: sizes.append(len(store)))
     assert sizes[-1] >= 64  # a killed process would have left these
 
 
 def test_a_store_that_cannot_be_written_ends_the_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(self: Store, rows: list[Row]) -> None:
-        raise StoreError("Cannot write to the store: No space left on device.")
+        raise StoreError("Cannot write to the index: No space left on device.")
 
     monkeypatch.setattr(Store, "upsert", full)
     with pytest.raises(StoreError, match="No space left"):
@@ -260,7 +264,7 @@ class TestKnownContent:
 
     def test_names_exchanged(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         # Rows are overwritten in one write after the other; the content of later files must not get lost.
-        monkeypatch.setattr(indexing, "WRITE_EVERY", 0.0)
+        monkeypatch.setattr("fti4cir.search.writer.WRITE_EVERY", 0.0)
         for i in range(100):
             save_colour(tmp_path / f"{i:03}.png", (i, 0, 200 - i), size=(48, 40 + i))
         index(tmp_path)
@@ -274,7 +278,7 @@ class TestKnownContent:
 
     @pytest.mark.parametrize("write_every", [0.0, 5.0])
     def test_copies_in_one_run(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_every: float) -> None:
-        monkeypatch.setattr(indexing, "WRITE_EVERY", write_every)
+        monkeypatch.setattr("fti4cir.search.writer.WRITE_EVERY", write_every)
         first = save_colour(tmp_path / "a.png", "red")
         for i in range(150):
             shutil.copy(first, tmp_path / f"{i:03}.png")
@@ -363,11 +367,11 @@ class TestNothingIsLost:
     def test_the_store_lies_elsewhere_and_the_disk_is_not_connected(self, folder: Path, tmp_path: Path) -> None:
         model = ColourModel()
         place = tmp_path / "elsewhere"
-        index_folder(folder, store_for(folder, model, place), model)
+        index_folder(folder, store_for(folder, model, location=place), model=model)
         shutil.rmtree(folder)
         folder.mkdir()  # where the disk was mounted
         with pytest.raises(InputError, match=r"no images in .* has 3 of them; if its disk or network"):
-            index_folder(folder, store_for(folder, model, place), model)
+            index_folder(folder, store_for(folder, model, location=place), model=model)
         assert len(Store.open(place)) == 3
 
     def test_the_last_image_is_deleted(self, folder: Path) -> None:
@@ -379,11 +383,11 @@ class TestNothingIsLost:
 
     def test_the_folder_vanishes_meanwhile(self, folder: Path, tmp_path: Path) -> None:
         model = ColourModel()
-        store = store_for(folder, model, tmp_path / "elsewhere")
-        index_folder(folder, store, model)
+        store = store_for(folder, model, location=tmp_path / "elsewhere")
+        index_folder(folder, store, model=model)
         save_colour(folder / "new.png", "white")
         with pytest.raises(InputError, match="vanished while it was indexed; what was done is kept"):
-            index_folder(folder, store, model, progress=lambda done, total: shutil.rmtree(folder))
+            index_folder(folder, store, model=model, progress=lambda done, total: shutil.rmtree(folder))
         assert sorted(store.files()) == ["new.png", "red.jpg", "sub folder/grün blå.png", "日本/青.webp"]
 
     @pytest.mark.parametrize("times", [0, 1])
@@ -393,8 +397,8 @@ class TestNothingIsLost:
             index(folder, model)
         store = store_for(folder, model)
         save_colour(folder / "new.png", "white")
-        with pytest.raises(StoreError, match=r"Cannot (make a|write to the|read the) store"):
-            index_folder(folder, store, model, progress=lambda done, total: shutil.rmtree(folder))
+        with pytest.raises(StoreError, match=r"Cannot (make an|write to the|read the) index"):
+            index_folder(folder, store, model=model, progress=lambda done, total: shutil.rmtree(folder))
         assert not folder.exists()
 
 
@@ -414,7 +418,7 @@ def test_a_date_that_the_store_cannot_hold(folder: Path, year: int) -> None:
 
 
 def test_dates_beyond_the_range_come_closest() -> None:
-    assert [indexing._in_int64(ns) for ns in (-(2**70), -5, 2**63 - 1, 2**63)] == [-(2**63), -5, 2**63 - 1, 2**63 - 1]
+    assert [_in_int64(ns) for ns in (-(2**70), -5, 2**63 - 1, 2**63)] == [-(2**63), -5, 2**63 - 1, 2**63 - 1]
 
 
 @pytest.mark.parametrize("name", ["Trip: Rome", "memory:", "C:"])
@@ -429,10 +433,10 @@ def test_a_folder_that_looks_like_a_uri(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_store_in_memory(folder: Path) -> None:
     model = ColourModel()
-    store = store_for(folder, model, "memory://x")
-    assert counts(index_folder(folder, store, model)) == (3, 0, 0, 0, 0, 3)
+    store = store_for(folder, model, location="memory://x")
+    assert counts(index_folder(folder, store, model=model)) == (3, 0, 0, 0, 0, 3)
     (folder / "red.jpg").rename(folder / "rouge.jpg")
-    report = index_folder(folder, store, model)
+    report = index_folder(folder, store, model=model)
     assert (report.moved, report.unchanged, report.total, model.encoder.encoded) == (1, 2, 3, 3)
 
 
@@ -457,8 +461,8 @@ class TestNoStoreWithoutNeed:
             (Path(str(location)) / "pictures.lance" / "_versions").mkdir(parents=True)
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("fti4cir.search.store._connect", full)
-        with pytest.raises(StoreError, match=r"Cannot make a store .*No space left on device"):
+        monkeypatch.setattr("fti4cir.search.store.connect", full)
+        with pytest.raises(StoreError, match=r"Cannot make an index .*No space left on device"):
             index(folder)
         assert not default_location(folder).exists()
 
@@ -494,7 +498,7 @@ def read_only(top: Path) -> Iterator[None]:
 class TestReadOnlyFolder:
     def test_a_store_cannot_be_made(self, shared_folder: Path) -> None:
         model = ColourModel()
-        says = r"Cannot make a store .*`fti4cir index --store` names another place.*: Permission denied"
+        says = r"Cannot make an index .*`fti4cir index --store` names another place.*: Permission denied"
         with read_only(shared_folder), pytest.raises(StoreError, match=says):
             index(shared_folder, model)
         assert model.encoder.encoded == 0
@@ -537,7 +541,7 @@ class TestAnotherProcess:
         reports: list[IndexReport] = []
 
         def run() -> None:
-            reports.append(index_folder(folder, store_for(folder, second), second))
+            reports.append(index_folder(folder, store_for(folder, second), model=second))
 
         other = threading.Thread(target=run)
         store = store_for(folder, first)
@@ -547,7 +551,7 @@ class TestAnotherProcess:
             while not logged.messages:
                 time.sleep(0.01)
 
-        index_folder(folder, store, first, progress=start_and_wait_until_it_waits)
+        index_folder(folder, store, model=first, progress=start_and_wait_until_it_waits)
         other.join()
         assert logged.messages == [f"Another process is indexing into '{store.location}'; waiting for it."]
         assert counts(reports[0]) == (0, 0, 3, 0, 0, 3)
@@ -564,7 +568,7 @@ class TestAnotherProcess:
 
         model = ColourModel()
         monkeypatch.setattr(indexing._logger, "info", release)
-        report = index_folder(folder, store_for(folder, model), model)
+        report = index_folder(folder, store_for(folder, model), model=model)
         assert counts(report) == (4, 0, 0, 0, 0, 4)
 
     def test_patience_ends_once_there_is_something_to_search(
@@ -575,7 +579,7 @@ class TestAnotherProcess:
         model = ColourModel()
         with Store.open(default_location(folder)).only_writer(lambda: True):
             store = store_for(folder, model)
-            report = index_folder(folder, store, model, patience=0.0)
+            report = index_folder(folder, store, model=model, patience=0.0)
         assert counts(report) == (0, 0, 3, 0, 0, 3)
         assert model.encoder.encoded == 0
         assert logged.messages[1] == "It is still indexing; going on with the 3 images that it has written so far."
@@ -588,7 +592,7 @@ class TestAnotherProcess:
 
         def run() -> None:
             model = ColourModel()
-            reports.append(index_folder(folder, store_for(folder, model), model, patience=0.0))
+            reports.append(index_folder(folder, store_for(folder, model), model=model, patience=0.0))
             done.set()
 
         other = threading.Thread(target=run)
@@ -617,5 +621,5 @@ class TestAnotherProcess:
                 store._table.delete("true")
 
         store.upsert = undo  # type: ignore[method-assign]
-        assert counts(index_folder(folder, store, model)) == (3, 0, 0, 0, 0, 3)
+        assert counts(index_folder(folder, store, model=model)) == (3, 0, 0, 0, 0, 3)
         assert undone == [3]

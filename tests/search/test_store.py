@@ -17,8 +17,9 @@ import pytest
 
 from fti4cir.errors import StoreError
 from fti4cir.files import is_uri
-from fti4cir.search import store as store_module
-from fti4cir.search.store import FileState, Row, Store, StoreInfo, default_location
+from fti4cir.search.locations import default_location
+from fti4cir.search.schema import FileState, Row, StoreInfo
+from fti4cir.search.store import Store
 
 WIDTH = 16
 
@@ -64,7 +65,9 @@ def test_excluding_and_conditions_lose_no_results(tmp_path: Path) -> None:
     assert [hit.path for hit in store.search(query, 10, without_digests=["digest0"])] == order[1:11]
     wide = [path for path in order if int(path[2:-4]) >= 290]
     assert [hit.path for hit in store.search(query, 10, where="width >= 390")] == wide
-    assert [hit.path for hit in store.search(query, 10, "width >= 390 OR width < 0", wide[:2])] == wide[2:]
+    assert [
+        hit.path for hit in store.search(query, 10, where="width >= 390 OR width < 0", without_paths=wide[:2])
+    ] == wide[2:]
 
 
 def test_equal_scores_come_in_the_order_of_paths(tmp_path: Path) -> None:
@@ -196,7 +199,7 @@ def test_another_model(tmp_path: Path) -> None:
 
 def test_no_store_and_no_place_for_one(tmp_path: Path) -> None:
     assert not Store.exists(tmp_path / "none")
-    with pytest.raises(StoreError, match="There is no store at"):
+    with pytest.raises(StoreError, match="There is no index at"):
         Store.open(tmp_path / "none")
     assert not (tmp_path / "none").exists()
     (tmp_path / "file").touch()
@@ -243,7 +246,7 @@ def test_optimize_merges_files_and_changes_no_answer(tmp_path: Path) -> None:
 
 
 def test_the_approximate_index_comes_with_many_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "ANN_ROWS", 2000)
+    monkeypatch.setattr("fti4cir.search.store.ANN_ROWS", 2000)
     store, values = make(tmp_path), vectors(2500)
     store.upsert(rows(values[:1999]))
     store.optimize()
@@ -502,7 +505,7 @@ class _Overtaken:
 class TestConflicts:
     @pytest.fixture(autouse=True)
     def hurry(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("fti4cir.search.store.time.sleep", lambda seconds: None)
+        monkeypatch.setattr("fti4cir.search.lance.time.sleep", lambda seconds: None)
 
     @pytest.mark.parametrize(
         "says", ["lance error: Retryable commit conflict for version 3: ...", "Too many concurrent writers. ..."]
@@ -515,10 +518,10 @@ class TestConflicts:
         assert len(store) == 2
 
     def test_but_not_for_ever(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(store_module, "_CONFLICT_SECONDS", 0.05)
+        monkeypatch.setattr("fti4cir.search.lance.CONFLICT_SECONDS", 0.05)
         store = make(tmp_path)
         store._table = _Overtaken(store._table, 10**9, "Retryable commit conflict for version 3")
-        with pytest.raises(StoreError, match=r"Cannot write to the store .*: Retryable commit conflict"):
+        with pytest.raises(StoreError, match=r"Cannot write to the index .*: Retryable commit conflict"):
             store.remove(["d/0.jpg"])
 
     def test_other_errors_are_not(self, tmp_path: Path) -> None:
@@ -585,7 +588,7 @@ class TestLock:
             raise OSError(37, "No locks available")
 
         store = make(tmp_path)
-        monkeypatch.setattr("fti4cir.search.store.FileLock.acquire", acquire)
+        monkeypatch.setattr("fti4cir.search.lock.FileLock.acquire", acquire)
         with store.only_writer(lambda: False) as mine:
             assert mine
 
@@ -614,6 +617,6 @@ class TestLock:
     def test_a_place_where_no_store_can_be_made(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         store = Store.planned(tmp_path / "file", TestPlanned.INFO)
-        says = r"Cannot make a store at .*\(`fti4cir index --store` names another place\): File exists"
+        says = r"Cannot make an index at .*\(`fti4cir index --store` names another place\): File exists"
         with pytest.raises(StoreError, match=says), store.only_writer(lambda: True):
             pass

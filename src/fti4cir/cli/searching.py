@@ -17,7 +17,7 @@ from .terminal import JsonOption, note, print_json, progress_bar, require_file_p
 
 if TYPE_CHECKING:
     from ..models.model import Model
-    from ..search.indexing import IndexReport
+    from ..search.index_report import IndexReport
     from ..search.searcher import Result
     from ..search.store import Store
 
@@ -48,7 +48,7 @@ def index(
     loaded = load_model(name)
     from ..search.indexing import store_for
 
-    report = _bring_up_to_date(store_for(folder, loaded, store), loaded)
+    report = _bring_up_to_date(store_for(folder, loaded, location=store), loaded)
     _note_unsupported(report)
     if as_json:
         print_json(report.to_json())
@@ -61,7 +61,7 @@ def search(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="SOURCE", help="A folder of images (its index is made or brought up to date first), or a store."
+            metavar="SOURCE", help="A folder of images (its index is made or brought up to date first), or an index."
         ),
     ],
     image: Annotated[
@@ -97,7 +97,8 @@ def search(
     for path in image or []:
         _require_image(path)
     from ..search.choice import model_of_store
-    from ..search.store import Store, check_condition
+    from ..search.conditions import check_condition
+    from ..search.store import Store
 
     if where is not None:
         check_condition(where)
@@ -162,16 +163,16 @@ def demo(
     model: ModelOption = DEFAULT_MODEL,
 ) -> None:
     """Search real images that are on this machine already, as an example."""
-    from ..search.demo import choose_images, store_location
+    from ..search.demo import choose_images, index_location
 
     chosen = choose_images(folder)
     loaded = load_model(model)
     from ..search.collection import Collection
     from ..search.indexing import store_for
 
-    location = store_location(chosen.folder, loaded.fingerprint)
+    location = index_location(chosen.folder, loaded.fingerprint)
     try:
-        store = store_for(chosen.folder, loaded, location)
+        store = store_for(chosen.folder, loaded, location=location)
         report = _bring_up_to_date(store, loaded)
     except StoreError as error:
         reason = error.__cause__ or "another program wrote it"
