@@ -1,9 +1,9 @@
 """`mini`, the bundled dual encoder: small enough to ship, trained by `research/train_mini.py`.
 
 Image tower: EfficientNet-Lite0 (Tan and Le, 2019; batch normalisation folded into the convolutions),
-whose 7 x 7 grid of features passes two transformer layers with a class token in front, so that it has
-what a ViT has: a global feature and local features, one a place. Text tower: MiniLM-L6 (Wang et al.,
-2020), mean-pooled, which takes token embeddings and so also pseudo-words.
+whose 7 x 7 grid of features passes through two transformer layers with a class token in front. So it gives
+what a ViT gives: a global feature, and one local feature for each place. Text tower: MiniLM-L6 (Wang et al.,
+2020), mean-pooled. It takes token embeddings, and therefore pseudo-words as well.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ JOINT_WIDTH, VISION_WIDTH, TOKEN_WIDTH = 256, 256, 384
 INPUT_SIZE = 224
 # BERT's vocabulary
 _START, _END = 101, 102
-# Images in the image tower at once on a CPU. The largest activations of eight stay below the 32 MiB from which the
-# C library maps fresh memory for every tensor: with 32 the system's zeroing of pages takes almost half of the time.
+# Images in the image tower at once on a CPU. The largest activations of eight images stay below 32 MiB. For
+# larger tensors, the C library maps fresh memory each time: with 32 images, zeroing it takes almost half of the time.
 _AT_ONCE = 8
 
 # kernel, stride, expansion, channels, repeats: EfficientNet-Lite0 (a "-Lite" has no squeeze-excitation,
@@ -235,7 +235,7 @@ def _padded(width: int, height: int) -> tuple[tuple[int, int], int, int]:
 class MiniEncoder:
     """The two towers of `mini` as a dual encoder; frozen, in evaluation mode.
 
-    The image tower runs in bfloat16 where the processor multiplies it in hardware, else in float32.
+    The image tower runs in bfloat16 if the processor multiplies it in hardware, otherwise in float32.
     """
 
     name = "mini"
@@ -248,9 +248,9 @@ class MiniEncoder:
     start_token = _START
     end_token = _END
     logit_scale = 100.0
-    """CLIP's, for its own was not kept with the weights."""
+    """CLIP's value, because the trained one was not kept with the weights."""
 
-    def __init__(self, image: ImageTower, text: TextTower, tokenizer: Tokenizer, fingerprint: str) -> None:
+    def __init__(self, image: ImageTower, text: TextTower, *, tokenizer: Tokenizer, fingerprint: str) -> None:
         self.image = image.eval().requires_grad_(False)
         self.image.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
         self.text = text.eval().requires_grad_(False)
@@ -280,11 +280,11 @@ class MiniEncoder:
     def encode_pixels(self, pixels: Tensor) -> VisionFeatures:
         """(B, 3, 224, 224) -> image features (B, 256) and local features (B, 50, 256)."""
         image, local = self._run_image_tower(pixels)
-        # Cloned outside of inference mode, so that training may use them.
+        # Cloned outside of inference mode, so that training can use them.
         return VisionFeatures(image.float().clone(), local.float().clone())
 
     def tokenize(self, text: str) -> list[int]:
-        """Token ids without start and end, cleaned as for CLIP; text that spells a special token stays text."""
+        """Token ids without start and end, cleaned as for CLIP; text that looks like a special token stays text."""
         ids: list[int] = self.tokenizer.encode(clean(text), add_special_tokens=False).ids
         return ids
 
@@ -314,8 +314,8 @@ class MiniEncoder:
         return self
 
 
-def save_mini(folder: Path, image: ImageTower, text: TextTower) -> None:
-    """Write both towers' weights: float16, the word embeddings as bytes with one scale a word."""
+def save_mini(folder: Path, image: ImageTower, *, text: TextTower) -> None:
+    """Write both towers' weights: float16, the word embeddings as bytes with one scale for each word."""
     tensors = {f"image.{name}": value.half() for name, value in image.state_dict().items()}
     tensors |= {f"text.{name}": value.half() for name, value in text.state_dict().items()}
     words = tensors.pop("text.words.weight").float()
@@ -340,7 +340,7 @@ def load_mini(device: str | torch.device | None = None, folder: Path = FOLDER) -
     except Exception as error:  # the library raises nothing more specific
         raise damaged from error
     tensors["text.words.weight"] = tensors.pop("text.words.bytes").float() * tensors.pop("text.words.scale")[:, None]
-    with torch.device("meta"):  # no time for initial values that are overwritten at once
+    with torch.device("meta"):  # skips initial values, which are overwritten anyway
         image, text = ImageTower(JOINT_WIDTH, VISION_WIDTH), TextTower(JOINT_WIDTH)
     for tower, prefix in ((image, "image."), (text, "text.")):
         state = {name.removeprefix(prefix): v.float() for name, v in tensors.items() if name.startswith(prefix)}
@@ -348,10 +348,10 @@ def load_mini(device: str | torch.device | None = None, folder: Path = FOLDER) -
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True  # what a user types is text, also "[SEP]"
-    encoder = MiniEncoder(image, text, tokenizer, hashlib.sha256(data).hexdigest()[:16])
+    encoder = MiniEncoder(image, text, tokenizer=tokenizer, fingerprint=hashlib.sha256(data).hexdigest()[:16])
     return encoder if device is None else encoder.to(device)
 
 
 def load_encoder(folder: Path, name: str, dtype: Precision) -> MiniEncoder:
-    """The bundled encoder, on the CPU. It has one name, and chooses its precision by the processor."""
+    """The bundled encoder, on the CPU. `name` and `dtype` are ignored: the processor decides the precision."""
     return load_mini(folder=folder)

@@ -125,6 +125,7 @@ class CutImageWarning(UserWarning):
 
 def find_images(
     folder: str | Path,
+    *,
     on_error: Callable[[OSError], object] | None = None,
     on_unsupported: Callable[[Path, str], object] | None = None,
 ) -> list[Path]:
@@ -211,7 +212,7 @@ def content_digest(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-def decode_image(data: bytes, name: str | Path, at_least: int | None = None) -> DecodedImage:
+def decode_image(data: bytes, name: str | Path, *, at_least: int | None = None) -> DecodedImage:
     """Decode the content of an image file; `name` is what errors call it.
 
     With `at_least`, a JPEG may be decoded at a half, a quarter or an eighth of its size, as long as both sides
@@ -267,7 +268,7 @@ def open_image(source: ImageSource, at_least: int | None = None) -> Image.Image:
     anything that is no image.
     """
     if isinstance(source, str | Path):
-        return decode_image(read_file(source), source, at_least).image
+        return decode_image(read_file(source), source, at_least=at_least).image
     if isinstance(source, np.ndarray):
         source = _from_array(source)
     elif not isinstance(source, Image.Image):

@@ -10,7 +10,7 @@ RATIO = 1.25
 _ROWS = 256
 
 
-def padding(width: int, height: int, ratio: float = RATIO) -> tuple[int, int]:
+def padding(width: int, height: int, *, ratio: float = RATIO) -> tuple[int, int]:
     """How many pixels the target pad puts at the left and at the right, and how many above and below.
 
     From an aspect ratio of `ratio` on, the short side is padded until that is about the aspect ratio. Both sides
@@ -22,13 +22,13 @@ def padding(width: int, height: int, ratio: float = RATIO) -> tuple[int, int]:
     return max(int((scaled - width) / 2), 0), max(int((scaled - height) / 2), 0)
 
 
-def square(image: Image.Image, size: int, ratio: float = RATIO) -> Image.Image:
+def square(image: Image.Image, size: int, *, ratio: float = RATIO) -> Image.Image:
     """Target pad with black, resize the short side to `size` (bicubic), crop the centre: an image of (size, size).
 
     A panorama, padded at its full size, would take gigabytes. Pillow resizes all rows first and then all columns, so
     the rows can be padded and resized a few at a time, to the same pixels.
     """
-    across, down = padding(*image.size, ratio)
+    across, down = padding(*image.size, ratio=ratio)
     width, height = image.width + 2 * across, image.height + 2 * down
     if width <= height:
         wide, high = size, int(size * height / width)
