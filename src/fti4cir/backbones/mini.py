@@ -97,7 +97,7 @@ class Trunk(nn.Module):
         self.head = _Conv(width, 1280, 1)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """All of it."""
+        """The whole trunk."""
         return self.upper(self.lower(pixels))
 
     def lower(self, pixels: Tensor, until: int = 5) -> Tensor:
@@ -108,14 +108,14 @@ class Trunk(nn.Module):
         return x
 
     def upper(self, x: Tensor, start: int = 5) -> Tensor:
-        """The blocks from `start` on and the head, on what `lower` gave."""
+        """The blocks from `start` on and the head, applied to the result of `lower`."""
         for block in self.blocks[start:]:
             x = block(x)
         return F.relu6(self.head(x))
 
 
 class _Layer(nn.Module):
-    """Transformer layer; `pre_norm` as a ViT has it, else as BERT has it."""
+    """Transformer layer, with the norms before its parts as in a ViT (`pre_norm`), otherwise after them as in BERT."""
 
     def __init__(self, width: int, heads: int, pre_norm: bool) -> None:
         super().__init__()
@@ -128,12 +128,12 @@ class _Layer(nn.Module):
         self.narrow = nn.Linear(4 * width, width)
 
     def _attend(self, x: Tensor, packing: Packing | None) -> Tensor:
-        # The scale of the attention is that of its queries here.
+        # The attention's scale is applied to its queries.
         query, rest = self.qkv(x).split([x.shape[-1], 2 * x.shape[-1]], dim=-1)
         qkv = torch.cat([query * (x.shape[-1] // self.heads) ** -0.5, rest], dim=-1)
         if packing is not None:
             return self.out(packing.attend(qkv, self.heads, causal=False))
-        # Spelled out: on a CPU the gradient of the fused attention takes half of a training step.
+        # Not PyTorch's fused attention: on a CPU, its gradient takes half of a training step.
         query, key, value = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         y = (query @ key.transpose(-2, -1)).softmax(dim=-1) @ value
         return self.out(y.transpose(1, 2).flatten(2))
@@ -142,7 +142,7 @@ class _Layer(nn.Module):
         return self.narrow(F.gelu(self.wide(x)))
 
     def forward(self, x: Tensor, packing: Packing | None = None) -> Tensor:
-        """(B, T, W), or packed (N, W), to the same."""
+        """(B, T, W) -> (B, T, W), or packed (N, W) -> (N, W)."""
         if self.pre_norm:
             x = x + self._attend(self.norm1(x), packing)
             return x + self._widen(self.norm2(x))
@@ -157,7 +157,7 @@ class ImageTower(nn.Module):
     projection of the class token to one of the grid's mean.
     """
 
-    def __init__(self, joint_width: int, width: int, layers: int = 2) -> None:
+    def __init__(self, joint_width: int, width: int, *, layers: int = 2) -> None:
         super().__init__()
         self.trunk = Trunk()
         self.reduce = nn.Linear(1280, width)
@@ -184,7 +184,7 @@ class ImageTower(nn.Module):
 class TextTower(nn.Module):
     """MiniLM-L6: token embeddings (B, T, W) to features (B, D), the mean over a sentence's tokens."""
 
-    def __init__(self, joint_width: int, vocabulary: int = 30522, width: int = 384) -> None:
+    def __init__(self, joint_width: int, vocabulary: int = 30522, *, width: int = 384) -> None:
         super().__init__()
         self.words = nn.Embedding(vocabulary, width)
         self.positions = nn.Embedding(512, width)  # BERT's segment embedding is added in here
@@ -226,7 +226,7 @@ def square(image: Image.Image) -> Image.Image:
 
 
 def _padded(width: int, height: int) -> tuple[tuple[int, int], int, int]:
-    """The size to which an image is padded, and how much of that is at the left and above it."""
+    """The padded size of an image, and how many pixels of padding are at the left and above it."""
     short = round(max(width, height) / RATIO)
     wide, high = max(width, short), max(height, short)
     return (wide, high), (wide - width) // 2, (high - height) // 2

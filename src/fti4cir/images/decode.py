@@ -318,10 +318,10 @@ def _what_it_is(data: bytes, name: str | Path) -> str:
     elif kind is None and not start.startswith(b"<"):
         kind = UNSUPPORTED.get(Path(name).suffix.lower())
     if kind is not None:
-        return f"it is not an image of a kind that is supported, but {kind}; export it as JPEG or PNG"
+        return f"its format ({kind}) is not supported; export it as JPEG or PNG"
     if start.startswith(b"<"):
         return "it is not an image, but a web page or text"
-    return "it is not an image, or of a kind that is not supported"
+    return "it is not an image, or its format is not supported"
 
 
 def _reason(error: Exception) -> str:
