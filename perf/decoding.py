@@ -47,7 +47,7 @@ def camera_jpeg(path: Path, size: tuple[int, int], noise: float, seed: int) -> b
 def features(model: Model, files: list[bytes], at_least: int | None) -> tuple[Tensor, float, float]:
     """Unit-length features (N, D), and the seconds of decoding and of encoding."""
     begin = time.process_time()
-    pixels = [model.encoder.preprocess(decode_image(data, "an image", at_least).image) for data in files]
+    pixels = [model.encoder.preprocess(decode_image(data, "an image", at_least=at_least).image) for data in files]
     decoded = time.process_time()
     blocks = [
         model.encoder.encode_pixels(torch.stack(pixels[start : start + 32])).image

@@ -23,8 +23,9 @@ from PIL import Image
 import fti4cir
 from fti4cir.images.decode import find_images
 from fti4cir.search.indexing import index_folder, store_for
+from fti4cir.search.schema import Row, StoreInfo
 from fti4cir.search.searcher import Searcher
-from fti4cir.search.store import Row, Store, StoreInfo
+from fti4cir.search.store import Store
 
 TEXTS = ("in red", "for children", "with long sleeves", "at night, seen from above", "as a sketch")
 
@@ -86,7 +87,7 @@ def main() -> None:
             folder.mkdir()
             photo_like_jpegs(folder, 640)
         start = time.perf_counter()
-        report = index_folder(folder, store_for(folder, model, temporary / "indexed"), model)
+        report = index_folder(folder, store_for(folder, model, location=temporary / "indexed"), model=model)
         seconds = time.perf_counter() - start
 
         store = store_of_random_vectors(temporary / "store", model, options.count)

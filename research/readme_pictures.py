@@ -72,7 +72,7 @@ def open_searcher(folder: Path) -> Searcher:
     """The folder's index, brought up to date."""
     model = fti4cir.load("mini")
     store = store_for(folder, model)
-    print(index_folder(folder, store, model))
+    print(index_folder(folder, store, model=model))
     return Searcher(model, store)
 
 

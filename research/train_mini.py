@@ -511,7 +511,8 @@ def main() -> None:
     elif options.stage == "evaluate":
         print(json.dumps(evaluate(options.data, *averaged(options.work)), indent=1))
     else:
-        save_mini(FOLDER, *averaged(options.work))
+        image, text = averaged(options.work)
+        save_mini(FOLDER, image, text=text)
         tokenizer().save(str(FOLDER / "tokenizer.json"))
 
 

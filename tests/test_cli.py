@@ -21,7 +21,9 @@ from fti4cir import cli
 from fti4cir.errors import ModelError
 from fti4cir.models import names
 from fti4cir.search import demo, indexing
-from fti4cir.search.store import Row, Store, StoreInfo, default_location
+from fti4cir.search.locations import default_location
+from fti4cir.search.schema import Row, StoreInfo
+from fti4cir.search.store import Store
 from standin import ColourModel, save_colour
 
 # A process of its own, with the stand-in for the bundled model.
@@ -313,7 +315,7 @@ class TestMistakes:
         process = start("index", photos, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
         _, err = process.communicate(timeout=60)
         assert process.returncode == 1
-        assert "Cannot write to the store" in one_error_line(err)
+        assert "Cannot write to the index" in one_error_line(err)
         assert run("index", photos) == 0
         assert len(Store.open(default_location(photos))) == 54
 

@@ -11,7 +11,8 @@ import pytest
 
 import fti4cir
 from fti4cir.cli import searching
-from fti4cir.search.store import Store, default_location
+from fti4cir.search.locations import default_location
+from fti4cir.search.store import Store
 from standin import ColourModel, save_colour
 from test_cli import run, start
 

@@ -4,7 +4,7 @@ FtiError
 ├── InputError          an input cannot be used: a file, a folder, a text, an option
 │   └── ImageError      one image cannot be read
 ├── ModelError          a model, or weights for it, cannot be loaded or do not match
-├── StoreError          a store of indexed images cannot be opened or belongs to another model
+├── StoreError          an index of images cannot be opened or belongs to another model
 ├── CacheError          a cache of features cannot be used or written
 │   └── NoRoomError     the disk does not have enough room for it
 └── TrainingError       training cannot start or continue
@@ -32,7 +32,7 @@ class ModelError(FtiError):
 
 
 class StoreError(FtiError):
-    """A store of indexed images cannot be opened, or another model made it."""
+    """An index of images cannot be opened, or another model made it."""
 
 
 class CacheError(FtiError):

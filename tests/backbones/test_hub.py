@@ -22,7 +22,11 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def get() -> Path:
     return hub.snapshot(
-        "someone/clip", None, [["*.json"]], lambda folder: (folder / "config.json").exists(), "use mini"
+        "someone/clip",
+        None,
+        choices=[["*.json"]],
+        whole=lambda folder: (folder / "config.json").exists(),
+        otherwise="use mini",
     )
 
 

@@ -43,7 +43,7 @@ def test_positions_count_within_a_sentence(padded: Tensor) -> None:
 def test_attention_and_its_gradient(padded: Tensor, causal: bool) -> None:
     packing = Packing(LENGTHS, 7)
     ours, theirs = padded.clone().requires_grad_(), padded.clone().requires_grad_()
-    found = packing.ends(packing.attend(packing.pack(ours), HEADS, causal))
+    found = packing.ends(packing.attend(packing.pack(ours), HEADS, causal=causal))
     expected = []
     for sentence, length in zip(theirs, LENGTHS.tolist(), strict=True):
         query, key, value = sentence[:length].view(length, 3, HEADS, -1).permute(1, 2, 0, 3)  # (heads, t, width)

@@ -1,6 +1,7 @@
 """The evaluation loop against a slow second version, on a stand-in encoder and real files."""
 
 import json
+import threading
 import zlib
 from dataclasses import replace
 from types import SimpleNamespace
@@ -533,6 +534,17 @@ def test_an_image_that_cannot_be_read_stops_it(benchmark, tmp_path):
     spoilt = Benchmark(**{**vars(benchmark), "gallery": Gallery(benchmark.gallery.ids, paths)})
     with pytest.raises(ImageError, match=r"broken\.png.*--allow-missing"):
         evaluate(spoilt, Tiny(), methods=[ImageOnly()], model="tiny")
+
+
+def test_no_thread_goes_on_reading_after_that(benchmark, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"<html>")
+    paths = (broken, *benchmark.gallery.paths[1:])
+    spoilt = replace(benchmark, gallery=Gallery(benchmark.gallery.ids, paths, benchmark.gallery.missing))
+    before = threading.active_count()
+    with pytest.raises(ImageError) as stopped:
+        evaluate(spoilt, Tiny(), methods=[ImageOnly()], model="tiny")
+    assert threading.active_count() == before, f"still there while {stopped} is handled"
 
 
 @pytest.mark.parametrize("cached", [False, True])

@@ -366,7 +366,7 @@ class TestBroken:
         (tmp_path / "x.jpg").write_bytes(
             b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
         )
-        self.refused(tmp_path / "x.jpg", "not an image")
+        self.refused(tmp_path / "x.jpg", "its format (PostScript) is not supported")
 
     def test_folder_missing_and_pipe(self, tmp_path: Path) -> None:
         self.refused(tmp_path, "not a file")

@@ -59,7 +59,7 @@ def test_names_that_are_none(tmp_path: Path) -> None:
 def test_what_a_model_needs_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
-    def snapshot(repository: str, *_: object) -> Path:
+    def snapshot(repository: str, *_: object, **__: object) -> Path:
         asked.append(repository)
         return tmp_path
 

@@ -37,8 +37,8 @@ def test_each_example_needs_its_image_and_its_text(kind: str, tmp_path: Path, mo
     chosen = demo.choose_images()
     folder = chosen.folder.resolve()
     model = fti4cir.load("mini")
-    store = store_for(folder, model, tmp_path / "store")
-    index_folder(folder, store, model)
+    store = store_for(folder, model, location=tmp_path / "store")
+    index_folder(folder, store, model=model)
     searcher = Searcher(model, store)
 
     def first(image: str | None, text: str | None) -> str:

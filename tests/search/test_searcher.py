@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 def searcher(folder: Path) -> Searcher:
     model = ColourModel()
     store = store_for(folder, model)
-    index_folder(folder, store, model)
+    index_folder(folder, store, model=model)
     return Searcher(model, store)
 
 
@@ -157,8 +157,8 @@ def test_index_and_search_decode_alike(tmp_path: Path, monkeypatch: pytest.Monke
         model = ColourModel()
         model.encoder = Watched()
         monkeypatch.setattr(Watched, "decode_at_least", at_least)
-        store = store_for(tmp_path / "photos", model, tmp_path / f"store {at_least}")
-        index_folder(tmp_path / "photos", store, model)
+        store = store_for(tmp_path / "photos", model, location=tmp_path / f"store {at_least}")
+        index_folder(tmp_path / "photos", store, model=model)
         [result] = Searcher(model, store).search([tmp_path / "photos" / "x.jpg"], include_reference=True)
         assert result.score == pytest.approx(1, abs=1e-6)
         assert sizes == [size, size]
@@ -201,7 +201,7 @@ def test_a_condition_does_not_leave_its_brackets(searcher: Searcher, folder: Pat
 def test_no_condition_brings_the_reference_back(searcher: Searcher, folder: Path, condition: str) -> None:
     for number in range(9):  # more copies than are asked for
         shutil.copy(folder / "red.png", folder / f"copy{number}.png")
-    index_folder(folder, searcher.store, searcher.model)
+    index_folder(folder, searcher.store, model=searcher.model)
     assert names(searcher.search([folder / "red.png"], k=1, where=condition)) == ["orange"]
     assert len(searcher.search([folder / "red.png"], where=condition)) == 5
 

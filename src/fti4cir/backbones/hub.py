@@ -1,4 +1,4 @@
-"""The Hugging Face hub: get a repository's files, once, and say in one sentence why they cannot be had."""
+"""The Hugging Face hub: download a repository's files once, or explain in one sentence why that fails."""
 
 from __future__ import annotations
 
@@ -9,30 +9,32 @@ from pathlib import Path
 from ..errors import ModelError
 
 _SECONDS = 10
-"""How long the hub has for its first answer."""
+"""How long to wait for the hub's first answer."""
 
 
 def snapshot(
     repository: str,
     revision: str | None,
+    *,
     choices: Sequence[Sequence[str]],
     whole: Callable[[Path], bool],
     otherwise: str,
 ) -> Path:
-    """The folder of a repository's files in the hub's cache, downloaded if they are not there yet.
+    """The folder of a repository's files in the hub's cache. Missing files are downloaded.
 
-    What was downloaded once is used without asking the hub again. The client would try an unreachable hub six times,
-    half a minute long, and report each; here it is asked once, before anything is downloaded.
+    Files in the cache are used without asking the hub again. The client itself would try an unreachable hub six times,
+    for half a minute, and report each attempt. Here the hub is asked once, before anything is downloaded.
 
     Args:
         repository: its name on the hub, such as `openai/clip-vit-base-patch32`.
         revision: a commit or branch; None: the newest.
-        choices: patterns of the names of the files that are needed; the second only if the first do not do.
-        whole: whether a folder holds all that is needed.
-        otherwise: what a user can do instead, to end a sentence with.
+        choices: patterns of the names of the needed files. Each further choice is tried if the one before it is not
+            enough.
+        whole: whether a folder holds all needed files.
+        otherwise: what a user can do instead: the end of a sentence.
 
     Raises:
-        ModelError: if the files are neither in the cache nor can be downloaded.
+        ModelError: if the files are not in the cache and cannot be downloaded.
 
     """
     from huggingface_hub import constants, snapshot_download
@@ -59,24 +61,24 @@ def snapshot(
                 if whole(downloaded):
                     return downloaded
         except Exception as error:
-            # The client raises its HTTP library's errors as they are, and that library differs between its versions.
+            # The client passes on the errors of its HTTP library, and that library depends on its version.
             raise ModelError(f"{needed}, {_reason(error)}, or {otherwise}.") from error
     raise ModelError(f"{called} on the Hugging Face hub does not hold all the files that are needed; {otherwise}.")
 
 
 def _require_answer(repository: str, revision: str | None) -> None:
-    """Ask the hub once for what it knows of a repository; the client's error if it does not answer."""
+    """Ask the hub once about a repository; raises the client's error if it does not answer."""
     from huggingface_hub import HfApi
 
     HfApi().model_info(repository, revision=revision, timeout=_SECONDS)
 
 
 def _reason(error: Exception) -> str:
-    """Why a download failed, and the first thing to do, to go on after a comma."""
+    """Why a download failed, and the first thing to do about it: text to put after a comma."""
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     if isinstance(error, GatedRepoError):
-        return "which gives it only to those who accepted its terms there; log in with `hf auth login`"
+        return "which requires that you accept its terms there first; log in with `hf auth login`"
     if isinstance(error, RepositoryNotFoundError):
         return "which has no public model of that name; check the name, log in with `hf auth login` if it is private"
     if isinstance(error, RevisionNotFoundError):
@@ -92,7 +94,7 @@ def _reason(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _quiet_client() -> Iterator[None]:
-    """Keep the client's warnings of each failed try off stderr."""
+    """Keep the client's warnings about each failed attempt off stderr."""
     from huggingface_hub.utils import logging
 
     before = logging.get_verbosity()

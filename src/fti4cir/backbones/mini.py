@@ -1,9 +1,9 @@
 """`mini`, the bundled dual encoder: small enough to ship, trained by `research/train_mini.py`.
 
 Image tower: EfficientNet-Lite0 (Tan and Le, 2019; batch normalisation folded into the convolutions),
-whose 7 x 7 grid of features passes two transformer layers with a class token in front, so that it has
-what a ViT has: a global feature and local features, one a place. Text tower: MiniLM-L6 (Wang et al.,
-2020), mean-pooled, which takes token embeddings and so also pseudo-words.
+whose 7 x 7 grid of features passes through two transformer layers with a class token in front. So it gives
+what a ViT gives: a global feature, and one local feature for each place. Text tower: MiniLM-L6 (Wang et al.,
+2020), mean-pooled. It takes token embeddings, and therefore pseudo-words as well.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ JOINT_WIDTH, VISION_WIDTH, TOKEN_WIDTH = 256, 256, 384
 INPUT_SIZE = 224
 # BERT's vocabulary
 _START, _END = 101, 102
-# Images in the image tower at once on a CPU. The largest activations of eight stay below the 32 MiB from which the
-# C library maps fresh memory for every tensor: with 32 the system's zeroing of pages takes almost half of the time.
+# Images in the image tower at once on a CPU. The largest activations of eight images stay below 32 MiB. For
+# larger tensors, the C library maps fresh memory each time: with 32 images, zeroing it takes almost half of the time.
 _AT_ONCE = 8
 
 # kernel, stride, expansion, channels, repeats: EfficientNet-Lite0 (a "-Lite" has no squeeze-excitation,
@@ -97,7 +97,7 @@ class Trunk(nn.Module):
         self.head = _Conv(width, 1280, 1)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """All of it."""
+        """The whole trunk."""
         return self.upper(self.lower(pixels))
 
     def lower(self, pixels: Tensor, until: int = 5) -> Tensor:
@@ -108,14 +108,14 @@ class Trunk(nn.Module):
         return x
 
     def upper(self, x: Tensor, start: int = 5) -> Tensor:
-        """The blocks from `start` on and the head, on what `lower` gave."""
+        """The blocks from `start` on and the head, applied to the result of `lower`."""
         for block in self.blocks[start:]:
             x = block(x)
         return F.relu6(self.head(x))
 
 
 class _Layer(nn.Module):
-    """Transformer layer; `pre_norm` as a ViT has it, else as BERT has it."""
+    """Transformer layer, with the norms before its parts as in a ViT (`pre_norm`), otherwise after them as in BERT."""
 
     def __init__(self, width: int, heads: int, pre_norm: bool) -> None:
         super().__init__()
@@ -128,12 +128,12 @@ class _Layer(nn.Module):
         self.narrow = nn.Linear(4 * width, width)
 
     def _attend(self, x: Tensor, packing: Packing | None) -> Tensor:
-        # The scale of the attention is that of its queries here.
+        # The attention's scale is applied to its queries.
         query, rest = self.qkv(x).split([x.shape[-1], 2 * x.shape[-1]], dim=-1)
         qkv = torch.cat([query * (x.shape[-1] // self.heads) ** -0.5, rest], dim=-1)
         if packing is not None:
             return self.out(packing.attend(qkv, self.heads, causal=False))
-        # Spelled out: on a CPU the gradient of the fused attention takes half of a training step.
+        # Not PyTorch's fused attention: on a CPU, its gradient takes half of a training step.
         query, key, value = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         y = (query @ key.transpose(-2, -1)).softmax(dim=-1) @ value
         return self.out(y.transpose(1, 2).flatten(2))
@@ -142,7 +142,7 @@ class _Layer(nn.Module):
         return self.narrow(F.gelu(self.wide(x)))
 
     def forward(self, x: Tensor, packing: Packing | None = None) -> Tensor:
-        """(B, T, W), or packed (N, W), to the same."""
+        """(B, T, W) -> (B, T, W), or packed (N, W) -> (N, W)."""
         if self.pre_norm:
             x = x + self._attend(self.norm1(x), packing)
             return x + self._widen(self.norm2(x))
@@ -157,7 +157,7 @@ class ImageTower(nn.Module):
     projection of the class token to one of the grid's mean.
     """
 
-    def __init__(self, joint_width: int, width: int, layers: int = 2) -> None:
+    def __init__(self, joint_width: int, width: int, *, layers: int = 2) -> None:
         super().__init__()
         self.trunk = Trunk()
         self.reduce = nn.Linear(1280, width)
@@ -184,7 +184,7 @@ class ImageTower(nn.Module):
 class TextTower(nn.Module):
     """MiniLM-L6: token embeddings (B, T, W) to features (B, D), the mean over a sentence's tokens."""
 
-    def __init__(self, joint_width: int, vocabulary: int = 30522, width: int = 384) -> None:
+    def __init__(self, joint_width: int, vocabulary: int = 30522, *, width: int = 384) -> None:
         super().__init__()
         self.words = nn.Embedding(vocabulary, width)
         self.positions = nn.Embedding(512, width)  # BERT's segment embedding is added in here
@@ -226,7 +226,7 @@ def square(image: Image.Image) -> Image.Image:
 
 
 def _padded(width: int, height: int) -> tuple[tuple[int, int], int, int]:
-    """The size to which an image is padded, and how much of that is at the left and above it."""
+    """The padded size of an image, and how many pixels of padding are at the left and above it."""
     short = round(max(width, height) / RATIO)
     wide, high = max(width, short), max(height, short)
     return (wide, high), (wide - width) // 2, (high - height) // 2
@@ -235,7 +235,7 @@ def _padded(width: int, height: int) -> tuple[tuple[int, int], int, int]:
 class MiniEncoder:
     """The two towers of `mini` as a dual encoder; frozen, in evaluation mode.
 
-    The image tower runs in bfloat16 where the processor multiplies it in hardware, else in float32.
+    The image tower runs in bfloat16 if the processor multiplies it in hardware, otherwise in float32.
     """
 
     name = "mini"
@@ -248,9 +248,9 @@ class MiniEncoder:
     start_token = _START
     end_token = _END
     logit_scale = 100.0
-    """CLIP's, for its own was not kept with the weights."""
+    """CLIP's value, because the trained one was not kept with the weights."""
 
-    def __init__(self, image: ImageTower, text: TextTower, tokenizer: Tokenizer, fingerprint: str) -> None:
+    def __init__(self, image: ImageTower, text: TextTower, *, tokenizer: Tokenizer, fingerprint: str) -> None:
         self.image = image.eval().requires_grad_(False)
         self.image.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
         self.text = text.eval().requires_grad_(False)
@@ -280,11 +280,11 @@ class MiniEncoder:
     def encode_pixels(self, pixels: Tensor) -> VisionFeatures:
         """(B, 3, 224, 224) -> image features (B, 256) and local features (B, 50, 256)."""
         image, local = self._run_image_tower(pixels)
-        # Cloned outside of inference mode, so that training may use them.
+        # Cloned outside of inference mode, so that training can use them.
         return VisionFeatures(image.float().clone(), local.float().clone())
 
     def tokenize(self, text: str) -> list[int]:
-        """Token ids without start and end, cleaned as for CLIP; text that spells a special token stays text."""
+        """Token ids without start and end, cleaned as for CLIP; text that looks like a special token stays text."""
         ids: list[int] = self.tokenizer.encode(clean(text), add_special_tokens=False).ids
         return ids
 
@@ -314,8 +314,8 @@ class MiniEncoder:
         return self
 
 
-def save_mini(folder: Path, image: ImageTower, text: TextTower) -> None:
-    """Write both towers' weights: float16, the word embeddings as bytes with one scale a word."""
+def save_mini(folder: Path, image: ImageTower, *, text: TextTower) -> None:
+    """Write both towers' weights: float16, the word embeddings as bytes with one scale for each word."""
     tensors = {f"image.{name}": value.half() for name, value in image.state_dict().items()}
     tensors |= {f"text.{name}": value.half() for name, value in text.state_dict().items()}
     words = tensors.pop("text.words.weight").float()
@@ -340,7 +340,7 @@ def load_mini(device: str | torch.device | None = None, folder: Path = FOLDER) -
     except Exception as error:  # the library raises nothing more specific
         raise damaged from error
     tensors["text.words.weight"] = tensors.pop("text.words.bytes").float() * tensors.pop("text.words.scale")[:, None]
-    with torch.device("meta"):  # no time for initial values that are overwritten at once
+    with torch.device("meta"):  # skips initial values, which are overwritten anyway
         image, text = ImageTower(JOINT_WIDTH, VISION_WIDTH), TextTower(JOINT_WIDTH)
     for tower, prefix in ((image, "image."), (text, "text.")):
         state = {name.removeprefix(prefix): v.float() for name, v in tensors.items() if name.startswith(prefix)}
@@ -348,10 +348,10 @@ def load_mini(device: str | torch.device | None = None, folder: Path = FOLDER) -
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True  # what a user types is text, also "[SEP]"
-    encoder = MiniEncoder(image, text, tokenizer, hashlib.sha256(data).hexdigest()[:16])
+    encoder = MiniEncoder(image, text, tokenizer=tokenizer, fingerprint=hashlib.sha256(data).hexdigest()[:16])
     return encoder if device is None else encoder.to(device)
 
 
 def load_encoder(folder: Path, name: str, dtype: Precision) -> MiniEncoder:
-    """The bundled encoder, on the CPU. It has one name, and chooses its precision by the processor."""
+    """The bundled encoder, on the CPU. `name` and `dtype` are ignored: the processor decides the precision."""
     return load_mini(folder=folder)

@@ -1,7 +1,7 @@
 """Sentences of several lengths as one row of tokens, without padding.
 
-Padding a batch to its longest sentence doubles the work of a text tower on sentences as captions are. Packed,
-linear layers and norms see only real tokens, and attention runs once for all sentences of the same length.
+Padding a batch to its longest sentence doubles the work of a text tower on typical captions. In a packed batch, linear
+layers and norms see only real tokens, and attention runs once for all sentences of the same length.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ class Packing:
     """How B sentences, padded to T tokens, stand in one row of N tokens: those of equal length side by side.
 
     Args:
-        lengths: (B,) each sentence's tokens.
+        lengths: (B,) the number of tokens in each sentence.
         padded: T.
-        exact: leave out all padding. Else, on a GPU, all sentences count as T long: there, many small attentions cost
-            more than the padding, which attention that is causal never sees.
+        exact: leave out all padding. Otherwise, on a GPU, all sentences count as T tokens long: many small attentions
+            cost more there than the padding, and causal attention never sees the padding.
 
     """
 
-    def __init__(self, lengths: Tensor, padded: int, exact: bool = False) -> None:
+    def __init__(self, lengths: Tensor, padded: int, *, exact: bool = False) -> None:
         spans = lengths if exact or lengths.device.type == "cpu" else torch.full_like(lengths, padded)
         order = spans.argsort(stable=True)  # (B,)
         places = torch.arange(padded, device=lengths.device).expand(len(lengths), -1)
@@ -48,13 +48,13 @@ class Packing:
         sums = packed.new_zeros(len(self._lengths), packed.shape[1])
         return sums.index_add(0, self._sentences, packed) / self._lengths[:, None]
 
-    def attend(self, qkv: Tensor, heads: int, causal: bool) -> Tensor:
+    def attend(self, qkv: Tensor, heads: int, *, causal: bool) -> Tensor:
         """Queries (scaled already), keys and values (N, 3 W) -> what each token reads of its sentence, (N, W).
 
-        With `causal`, of the tokens up to itself only. Spelled out, since on a CPU the gradient of PyTorch's fused
-        attention is several times slower.
+        With `causal`, a token reads only itself and the tokens before it. PyTorch's fused attention is not used because
+        its gradient is several times slower on a CPU.
         """
-        read = [qkv[:0, : qkv.shape[1] // 3]]  # for no sentence at all
+        read = [qkv[:0, : qkv.shape[1] // 3]]  # if there are no sentences
         for part, (count, length) in zip(qkv.split([n * t for n, t in self._groups]), self._groups, strict=True):
             query, key, value = part.view(count, length, 3, heads, -1).permute(2, 0, 3, 1, 4)
             scores = query @ key.transpose(-2, -1)  # (n, heads, t, t)

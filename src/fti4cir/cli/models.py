@@ -20,7 +20,7 @@ BETTER_MODEL = known.RELEASED
 
 _KINDS = " or ".join(registry.kinds())
 BACKBONES = f"{DEFAULT_MODEL}, or the hub name or folder of a {_KINDS}"
-"""What an encoder can be named by, for help."""
+"""How a user can name an encoder, for help."""
 _MODELS = (
     f"{DEFAULT_MODEL}, {BETTER_MODEL}, the hub name or folder of a {_KINDS}, or a folder made by train or convert."
 )
@@ -72,7 +72,7 @@ def load_models(names: Sequence[str]) -> list[Model]:
 def require(name: str) -> str:
     """A model's name that is valid from any folder, once its files are here; ModelError if they cannot be downloaded.
 
-    The model's libraries are not imported, so that a mistake is found soon.
+    The model's libraries are not imported, so that a mistake is reported quickly.
     """
     name = check(name)
     known.fetch(name)
@@ -96,5 +96,5 @@ def hint(name: str) -> None:
 
 def located(name: str) -> str:
     """A model's name that is valid from any folder."""
-    # A store keeps the name of its model, and a trained model that of its backbone. Both are used from other folders.
+    # An index keeps the name of its model, and a trained model that of its backbone. Both are used from other folders.
     return os.path.abspath(name) if name not in (DEFAULT_MODEL, BETTER_MODEL) and os.path.isdir(name) else name

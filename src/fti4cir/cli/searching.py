@@ -17,7 +17,7 @@ from .terminal import JsonOption, note, print_json, progress_bar, require_file_p
 
 if TYPE_CHECKING:
     from ..models.model import Model
-    from ..search.indexing import IndexReport
+    from ..search.index_report import IndexReport
     from ..search.searcher import Result
     from ..search.store import Store
 
@@ -48,7 +48,7 @@ def index(
     loaded = load_model(name)
     from ..search.indexing import store_for
 
-    report = _bring_up_to_date(store_for(folder, loaded, store), loaded)
+    report = _bring_up_to_date(store_for(folder, loaded, location=store), loaded)
     _note_unsupported(report)
     if as_json:
         print_json(report.to_json())
@@ -61,7 +61,7 @@ def search(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="SOURCE", help="A folder of images (its index is made or brought up to date first), or a store."
+            metavar="SOURCE", help="A folder of images (its index is made or brought up to date first), or an index."
         ),
     ],
     image: Annotated[
@@ -71,7 +71,7 @@ def search(
         ),
     ] = None,
     text: Annotated[
-        str | None, typer.Option(help='What should be different, like "in red"; alone: what to find.')
+        str | None, typer.Option(help='What should be different, like "in red"; without --image: what to find.')
     ] = None,
     without: Annotated[str | None, typer.Option(help='What should not be seen, like "stripes".')] = None,
     k: TopOption = 10,
@@ -80,7 +80,7 @@ def search(
         typer.Option(metavar="SQL", help='A condition over path, width, height, size, mtime_ns: "width >= 1000".'),
     ] = None,
     include_reference: Annotated[
-        bool, typer.Option("--include-reference", help="Let the images given with --image be among the results.")
+        bool, typer.Option("--include-reference", help="Allow the images given with --image among the results.")
     ] = False,
     model: StoreModelOption = None,
     as_json: JsonOption = False,
@@ -88,7 +88,7 @@ def search(
     """Search with an image, words, or both: "this image, but ..."."""
     if not image and text is None:
         raise InputError("There is nothing to search for; give --image, --text, or both.")
-    # Before LanceDB is imported, which takes seconds, and before minutes of indexing.
+    # Checked before LanceDB is imported, which takes seconds, and before minutes of indexing.
     if not is_uri(source):
         require_folder(source)
     from ..search.searcher import check_query
@@ -97,7 +97,8 @@ def search(
     for path in image or []:
         _require_image(path)
     from ..search.choice import model_of_store
-    from ..search.store import Store, check_condition
+    from ..search.conditions import check_condition
+    from ..search.store import Store
 
     if where is not None:
         check_condition(where)
@@ -162,16 +163,16 @@ def demo(
     model: ModelOption = DEFAULT_MODEL,
 ) -> None:
     """Search real images that are on this machine already, as an example."""
-    from ..search.demo import choose_images, store_location
+    from ..search.demo import choose_images, index_location
 
     chosen = choose_images(folder)
     loaded = load_model(model)
     from ..search.collection import Collection
     from ..search.indexing import store_for
 
-    location = store_location(chosen.folder, loaded.fingerprint)
+    location = index_location(chosen.folder, loaded.fingerprint)
     try:
-        store = store_for(chosen.folder, loaded, location)
+        store = store_for(chosen.folder, loaded, location=location)
         report = _bring_up_to_date(store, loaded)
     except StoreError as error:
         reason = error.__cause__ or "another program wrote it"
@@ -193,18 +194,18 @@ def demo(
 
 
 def _require_image(path: Path) -> None:
-    """Refuse a file that is missing or no image before a model is loaded; ImageError."""
+    """ImageError for a file that is missing or not an image, before a model is loaded."""
     from ..images.decode import decode_image, read_file
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the search reads it again, and warns then
+        warnings.simplefilter("ignore")  # the search reads it again and warns then
         decode_image(read_file(path), path, at_least=1)
 
 
 def _model_for(folder: Path, location: str | None, asked: str | None) -> str:
-    """Which model a folder's index is for, at the location that was given or in the folder.
+    """The model of a folder's index, at the given location or in the folder.
 
-    StoreError if there is one already at the location that another model has made.
+    StoreError if another model made the index at the location.
     """
     from ..search.store import Store
 
@@ -233,7 +234,7 @@ def _note_unsupported(report: IndexReport) -> None:
 
 
 def _not_supported(kind: str, paths: Sequence[Path]) -> str:
-    """Names a kind of files in the folder that are not read, and their endings."""
+    """A line about files of one format in the folder that cannot be read, with their extensions."""
     endings = ", ".join(sorted({path.suffix.lower() for path in paths}))
     them = "it" if len(paths) == 1 else "them"
     return (
@@ -242,7 +243,7 @@ def _not_supported(kind: str, paths: Sequence[Path]) -> str:
 
 
 def _hint_once(report: IndexReport, model: Model) -> None:
-    """Name the better model when a folder's index was made, and not again."""
+    """Suggest the better model when a folder's index was just made."""
     if report.added and report.added == report.total:
         hint(model.name)
 
@@ -255,7 +256,7 @@ def _counts(report: IndexReport) -> str:
 
 
 def _print_results(results: Sequence[Result], below: Path | None = None) -> None:
-    """A table; paths are relative to `below`, or else to the working directory, where they can be."""
+    """A table; paths are relative to `below`, or else to the working directory, if they lie in it."""
     if not results:
         say("no images")
         return
@@ -265,6 +266,6 @@ def _print_results(results: Sequence[Result], below: Path | None = None) -> None
 
 
 def _short(path: Path, below: Path | None = None) -> str:
-    """Relative to `below`, or else to where the user is and then it can be opened as it is printed."""
+    """Relative to `below`, or else to the working directory, so that the printed path can be opened."""
     here = below or Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)

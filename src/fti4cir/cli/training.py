@@ -78,12 +78,13 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="paper: the published recipe, for large CLIPs and many images. composed: ours, which also trains "
-            '"but ..." on edited captions, for small encoders and few images. Either with a part taken away: '
-            "composed-no-attributes, -no-selection, -no-orthogonality, -no-subject-regularization, "
-            "-no-attributes-regularization, -no-whole-regularization. pic2word, searle, lincir: the published recipes "
-            "of these methods, which take hours. pic2word-quick, searle-quick, lincir-quick: ours, for small encoders "
-            "and few images.",
+            help="paper: the published recipe, for large CLIPs and many images. composed: this project's recipe, "
+            'which also trains "but ..." on edited captions, for small encoders and few images. Both exist without one '
+            "part, for ablations: composed-no-attributes, composed-no-selection, composed-no-orthogonality, "
+            "composed-no-subject-regularization, composed-no-attributes-regularization, "
+            "composed-no-whole-regularization, and the same with paper-no-. pic2word, searle, lincir: the published "
+            "recipes of these methods, which take hours. pic2word-quick, searle-quick, lincir-quick: short recipes "
+            "for small encoders and few images.",
             show_default="composed for fti4cir, else the method's published recipe",
         ),
     ] = None,

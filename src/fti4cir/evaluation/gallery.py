@@ -10,7 +10,8 @@ rounded depends on the batch that its image was in and on the processor, so copi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -46,12 +47,13 @@ def encode(
     paths = benchmark.gallery.paths
     gallery = np.zeros((len(paths), encoder.joint_width), dtype=np.float32)
     digests: list[str | None] = [None] * len(paths)
-    for batch in _batches(paths, range(len(paths)), encoder, progress, lose):
-        features = encoder.encode_pixels(batch.pixels)
-        gallery[batch.positions] = F.normalize(features.image, dim=-1).cpu().numpy()
-        for position, digest in zip(batch.positions, batch.digests, strict=True):
-            digests[position] = digest
-        queries.compose(batch.positions, features)
+    with closing(_batches(paths, range(len(paths)), encoder, progress, lose)) as batches:
+        for batch in batches:
+            features = encoder.encode_pixels(batch.pixels)
+            gallery[batch.positions] = F.normalize(features.image, dim=-1).cpu().numpy()
+            for position, digest in zip(batch.positions, batch.digests, strict=True):
+                digests[position] = digest
+            queries.compose(batch.positions, features)
     share_first(gallery, digests)
     return gallery
 
@@ -74,8 +76,9 @@ def encode_cached(
     share_first(gallery, kept.digests)
     # Composing takes local features, which are too large to be kept for a gallery.
     references = [position for position in queries.references if position not in kept.unreadable]
-    for batch in _batches(paths, references, encoder, progress, lose):
-        queries.compose(batch.positions, encoder.encode_pixels(batch.pixels))
+    with closing(_batches(paths, references, encoder, progress, lose)) as batches:
+        for batch in batches:
+            queries.compose(batch.positions, encoder.encode_pixels(batch.pixels))
     return gallery
 
 
@@ -113,7 +116,7 @@ class _Batch(NamedTuple):
 
 def _batches(
     paths: Sequence[Path], positions: Sequence[int], encoder: DualEncoder, progress: Progress, lose: Lose
-) -> Iterator[_Batch]:
+) -> Generator[_Batch, None, None]:
     """The images at these positions, in order, read by threads at most one batch ahead of the encoder."""
 
     def read(position: int) -> _Read | tuple[int, ImageError]:
@@ -124,16 +127,17 @@ def _batches(
             return position, error
         return _Read(position, encoder.preprocess(image), content_digest(content))
 
-    found, done = prefetch(read, positions, ahead=_BATCH), 0
-    while batch := list(islice(found, _BATCH)):
-        readable = []
-        for one in batch:
-            if isinstance(one, _Read):
-                readable.append(one)
-            else:
-                lose(one[0], str(one[1]))
-        if readable:
-            numbers, pixels, digests = zip(*readable, strict=True)
-            yield _Batch(list(numbers), torch.stack(pixels), list(digests))
-        done += len(batch)
-        progress(done, len(positions))
+    done = 0
+    with closing(prefetch(read, positions, ahead=_BATCH)) as found:
+        while batch := list(islice(found, _BATCH)):
+            readable = []
+            for one in batch:
+                if isinstance(one, _Read):
+                    readable.append(one)
+                else:
+                    lose(one[0], str(one[1]))
+            if readable:
+                numbers, pixels, digests = zip(*readable, strict=True)
+                yield _Batch(list(numbers), torch.stack(pixels), list(digests))
+            done += len(batch)
+            progress(done, len(positions))

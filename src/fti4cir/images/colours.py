@@ -1,4 +1,4 @@
-"""Whatever an image's pixels mean, to sRGB on white: colour profiles, depths, transparency."""
+"""Convert any image to sRGB on white: colour profiles, bit depths, transparency."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT, TiffIm
 
 from .file import MOST_PROFILE
 
-# Grey levels by which a profile may differ from sRGB without being applied: its own rounding.
+# A profile that differs from sRGB by no more grey levels than this is not applied: that is rounding.
 _SAME = 2
 _GREYS = ("1", "L", "LA", "La")
 _WHITE_IS_ZERO = 0
@@ -22,8 +22,8 @@ _UNSIGNED = 1
 def to_srgb(image: Image.Image) -> Image.Image:
     """A loaded image as RGB in sRGB: its colour profile applied, transparent places white, without metadata.
 
-    Values of more than 8 bit are scaled to 8 bit. A profile that is broken, or for other colours than the image's,
-    is passed over.
+    Values of more than 8 bit are scaled to 8 bit. A profile that is broken, or made for a different kind of colours,
+    is ignored.
     """
     profile = image.info.get("icc_profile")
     alpha: Image.Image | None = None
@@ -35,13 +35,13 @@ def to_srgb(image: Image.Image) -> Image.Image:
     if alpha is not None:
         rgb.putalpha(alpha)
         rgb = Image.alpha_composite(Image.new("RGBA", rgb.size, "white"), rgb).convert("RGB")
-    # Otherwise whoever handles the result would find the profile, or the orientation, and apply it a second time.
+    # Otherwise code that uses the result could apply the profile or the orientation a second time.
     rgb.info.clear()
     return rgb
 
 
 def _without_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image]:
-    """The colours, grey if the image is, and how opaque each pixel is, both 8 bit."""
+    """The colours (grey for a grey image) and the opacity of each pixel, both 8 bit."""
     rgba = image.convert("RGBA")
     colours = rgba.convert("L" if image.mode in _GREYS else "RGB")
     return colours, rgba.getchannel("A")
@@ -49,7 +49,7 @@ def _without_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image]:
 
 # -- colour profiles ------------------------------------------------------------------------------------------
 def _apply(profile: bytes, image: Image.Image) -> Image.Image:
-    """An image without transparency, in any 8-bit mode, to RGB in sRGB."""
+    """Convert an image without transparency, in any 8-bit mode, to RGB in sRGB."""
     transform: ImageCms.ImageCmsTransform | None = None
     if image.mode == "LAB":
         transform = _transform_of_lab()
@@ -65,7 +65,7 @@ def _apply(profile: bytes, image: Image.Image) -> Image.Image:
 def _transform(profile: bytes, colours: str) -> ImageCms.ImageCmsTransform | None:
     """From a profile to sRGB, for grey (L), RGB or CMYK; None if it changes nothing or cannot be used.
 
-    Grey images with a profile for RGB are common, and it then says how light their greys are.
+    Grey images with an RGB profile are common. The profile then defines how light their greys are.
     """
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
@@ -75,7 +75,7 @@ def _transform(profile: bytes, colours: str) -> ImageCms.ImageCmsTransform | Non
         mode = {"GRAY": "L"}.get(space, space)
         transform = _build(source, mode)
         return None if mode != "CMYK" and _changes_nothing(transform) else transform
-    except Exception:  # what a broken profile raises is nowhere written down, and its image is sound
+    except Exception:  # which errors a broken profile raises is not documented, and its image is fine
         return None
 
 
@@ -96,7 +96,7 @@ def _build(source: ImageCms.ImageCmsProfile, mode: str) -> ImageCms.ImageCmsTran
 
 
 def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
-    """Whether a transform of grey or RGB leaves colours from all over the space where they are."""
+    """Whether a transform of grey or RGB leaves a sample of all colours unchanged."""
     levels = np.arange(0, 256, 17, dtype=np.uint8)
     if transform.input_mode == "L":
         probe = Image.fromarray(levels[None])
@@ -108,11 +108,11 @@ def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
 
 # -- depths ---------------------------------------------------------------------------------------------------
 def _eight_bit(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """Grey values of 16 bit, 32 bit or float to 8 bit, and which of them are opaque, if any are not.
+    """Convert grey values of 16 bit, 32 bit or float to 8 bit; also the opacity, if any pixel is transparent.
 
-    Pillow's own conversion would clip the values at 255. Values of 16 bit fill their range. The wider types do not
-    say what white is: the smallest usual range that holds all values is taken (0 to 1 for floats, then 0 to 255,
-    0 to 65,535), else from least to greatest.
+    Pillow's own conversion would clip the values at 255. Values of 16 bit use their full range. The wider types do
+    not define white: the smallest usual range that holds all values is used (0 to 1 for floats, then 0 to 255,
+    0 to 65,535), otherwise the range from the least to the greatest value.
     """
     values = _values(image)  # (H, W)
     if image.mode.startswith("I;16"):
@@ -136,12 +136,12 @@ def _eight_bit(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
 
 
 def _values(image: Image.Image) -> NDArray[np.floating]:
-    """The values of a grey image of more than 8 bit, (H, W); 32 bits without a sign come without one."""
+    """The values of a grey image of more than 8 bit, (H, W). Unsigned 32-bit values stay unsigned."""
     values = np.asarray(image)
     if image.mode in ("I", "F") and isinstance(image, TiffImageFile):
         if image.tag_v2.prefix == b"MM" and image.info.get("compression") != "raw":
-            values = values.byteswap()  # libtiff has put them in this machine's order, and Pillow swaps them again
+            values = values.byteswap()  # libtiff uses this machine's byte order, and Pillow swaps it again
         if image.mode == "I" and image.tag_v2.get(SAMPLEFORMAT, (_UNSIGNED,))[0] == _UNSIGNED:
             values = values.view(np.uint32)
-    # Integers of 32 bit need all of a float64; more would take memory for nothing.
+    # Integers of 32 bit need a float64; for the others it would only take more memory.
     return values.astype(np.float64 if image.mode == "I" else np.float32)

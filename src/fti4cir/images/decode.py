@@ -1,4 +1,4 @@
-"""Find image files, and open them upright, in RGB, whatever they hold."""
+"""Find image files, and open images of any supported format upright and in RGB."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ EXTENSIONS = frozenset(
         *("ppm", "pgm", "pbm", "pnm"),
     )
 )
-"""Names of image files end in one of these, in upper or lower case."""
+"""Extensions of image files, in lower case; upper case counts as well."""
 
 RAW = "camera RAW"
 _KINDS = {
@@ -63,9 +63,9 @@ _KINDS = {
     "BPG": "bpg",
 }
 UNSUPPORTED = {f".{name}": kind for kind, names in _KINDS.items() for name in names.split()}
-"""The kind of an image file that is not read, by how its name ends, in lower case."""
+"""Image formats that cannot be read, by file extension in lower case."""
 
-# What its first bytes show a file to be, where that is an image of a kind that is not read.
+# Image formats that cannot be read, by the first bytes of the file.
 _MARKS = {
     b"8BPS": "Photoshop",
     b"\xff\x0a": "JPEG XL",
@@ -83,8 +83,8 @@ _MARKS = {
     b"AT&TFORM": "DjVu",
 }
 
-# Folders that systems fill with previews of images, or keep deleted ones in; names that begin with a dot are hidden
-# already. Of Synology, QNAP, macOS (in archives and on network disks), Windows and Linux.
+# Folders in which systems keep previews or deleted files: Synology, QNAP, macOS (in archives and on network disks),
+# Windows and Linux. Names that begin with a dot are left out anyway.
 _LEFT_OUT = frozenset(
     {
         *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@__thumb"),
@@ -95,7 +95,7 @@ _LEFT_OUT = frozenset(
 )
 
 _ORIENTATION_TAG = 0x0112
-# What makes an image upright again, by the value of its EXIF orientation (1 is upright already).
+# The operation that turns an image upright, by its EXIF orientation (1 is upright already).
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -116,15 +116,16 @@ class DecodedImage(NamedTuple):
     """Of the upright image at full size, in pixels."""
     height: int
     missing: float = 0.0
-    """The share of it that the file does not hold, for it is cut short or damaged; that part is grey."""
+    """The share of the image that is missing because the file is cut short or damaged. That part is grey."""
 
 
 class CutImageWarning(UserWarning):
-    """A part of an image is missing from its file, and the rest is read."""
+    """A part of an image is missing from its file; the rest was read."""
 
 
 def find_images(
     folder: str | Path,
+    *,
     on_error: Callable[[OSError], object] | None = None,
     on_unsupported: Callable[[Path, str], object] | None = None,
 ) -> list[Path]:
@@ -133,11 +134,16 @@ def find_images(
     Hidden files and folders (names that begin with a dot) are left out, and so are the folders in which systems
     keep previews and deleted files (`@eaDir`, `#recycle`, `__MACOSX`, ...). Links to folders are followed, except
     to folders already walked and to those which contain `folder` itself, so that loops end. A link to a file
-    counts as a file, even when it leads nowhere: whoever opens it learns why it cannot be read.
+    counts as a file even if it is broken, so that opening it reports why it cannot be read.
 
-    `on_error` is called for each folder that cannot be listed, with the error, whose `filename` names it; by
-    default that is an InputError. So is a `folder` that is missing or no folder. `on_unsupported` is called for each
-    file that looks like an image of a kind that is not read, with the kind.
+    Args:
+        folder: where to look.
+        on_error: called with the error for each folder that cannot be listed; its `filename` names the folder.
+            None: raise an InputError.
+        on_unsupported: called for each image file of a format that cannot be read, with its path and format.
+
+    Raises:
+        InputError: if `folder` is missing or not a folder.
     """
     top = Path(folder)
     require_folder(folder)
@@ -176,10 +182,10 @@ def find_images(
 
 
 def read_file(path: str | Path) -> bytes:
-    """The bytes of an image file; a ImageError if it is missing, not a file, or may not be read."""
+    """The bytes of an image file; an ImageError if it is missing, not a file, or cannot be read."""
     path = Path(path)
     try:
-        # Opening a pipe would wait for ever, and reading a device might never end.
+        # Opening a pipe would block forever, and reading a device might never end.
         if not stat.S_ISREG(path.stat().st_mode):
             raise ImageError(f"Cannot read '{path}': it is not a file.")
         return path.read_bytes()
@@ -207,28 +213,29 @@ class FileReader:
 
 
 def content_digest(data: bytes) -> str:
-    """A name for a file's content, 32 hexadecimal digits: equal for copies of a file."""
+    """A digest of a file's content, 32 hexadecimal digits: the same for copies of a file."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-def decode_image(data: bytes, name: str | Path, at_least: int | None = None) -> DecodedImage:
+def decode_image(data: bytes, name: str | Path, *, at_least: int | None = None) -> DecodedImage:
     """Decode the content of an image file; `name` is what errors call it.
 
     With `at_least`, a JPEG may be decoded at a half, a quarter or an eighth of its size, as long as both sides
     keep at least so many pixels: several times faster when only a small image is needed. Without it, pixels are
-    exact, but for JPEGs so large that they would take more than a gibibyte of memory.
+    exact, except for JPEGs so large that they would take more than a gibibyte of memory.
 
-    A file of which no more than half is missing is read, with a CutImageWarning.
+    If no more than half of the image is missing, the rest is read, with a CutImageWarning.
 
-    Raises ImageError if the content is not an image of a known format, too much of it is missing, or it would
-    take too much memory.
+    Raises:
+        ImageError: if the content is not an image of a known format, too much of it is missing, or it would take
+            too much memory.
     """
     if not data:
         raise ImageError(f"Cannot read '{name}': the file is empty.")
     try:
         with decoded(data, at_least) as found:
             if found.image.format == "TIFF" and UNSUPPORTED.get(Path(name).suffix.lower()) == RAW:
-                raise UnidentifiedImageError  # of these, only a small preview could be read
+                raise UnidentifiedImageError  # only a small preview of such a file could be read
             width, height = found.width, found.height
             if _orientation(found.image) >= 5:  # these swap the sides
                 width, height = height, width
@@ -236,8 +243,8 @@ def decode_image(data: bytes, name: str | Path, at_least: int | None = None) -> 
             missing = 0.0 if found.missing is None else float(np.asarray(found.missing).mean()) / 255
     except UnidentifiedImageError as error:
         raise ImageError(f"Cannot read '{name}': {_what_it_is(data, name)}.") from error
-    # Pillow's decoders meet broken files with errors of almost any class (OSError, SyntaxError, ValueError,
-    # struct.error, ...); for whoever gave the file they all mean one thing.
+    # For broken files, Pillow's decoders raise errors of almost any class (OSError, SyntaxError, ValueError,
+    # struct.error, ...). To the user they all mean the same.
     except Exception as error:
         raise ImageError(f"Cannot read '{name}': {_reason(error)}.") from error
     if missing:
@@ -251,23 +258,24 @@ def decode_image(data: bytes, name: str | Path, at_least: int | None = None) -> 
 
 
 def share_of(missing: float) -> str:
-    """A share, above 0, in words."""
+    """A share above 0 as a percentage."""
     return "less than 1 %" if missing < 0.01 else f"{100 * missing:.0f} %"
 
 
 def open_image(source: ImageSource, at_least: int | None = None) -> Image.Image:
     """An image from a file, a PIL image or an array, as an upright RGB image in sRGB.
 
-    EXIF orientation is obeyed; an embedded colour profile is converted to sRGB; of an animation or a file with
+    The EXIF orientation is applied; an embedded colour profile is converted to sRGB; of an animation or a file with
     several pages the first image is taken; transparent places become white; 16-bit, 32-bit and float values are
     scaled to 8 bit. `at_least` as in `decode_image`. The result carries no metadata, so it can be given to this
     function again. An array is (H, W, 3) RGB, (H, W, 4) RGB and opacity, or (H, W) grey, uint8.
 
-    Raises ImageError, which names the file and the reason, if there is no image to be had, InputError for
-    anything that is no image.
+    Raises:
+        ImageError: if the image cannot be read; it names the file and the reason.
+        InputError: for anything that is not an image.
     """
     if isinstance(source, str | Path):
-        return decode_image(read_file(source), source, at_least).image
+        return decode_image(read_file(source), source, at_least=at_least).image
     if isinstance(source, np.ndarray):
         source = _from_array(source)
     elif not isinstance(source, Image.Image):
@@ -286,7 +294,7 @@ _TAKEN = "the path of a file, a PIL image, or a NumPy array of uint8, (H, W, 3),
 
 
 def check_images(sources: object) -> None:
-    """InputError for what is no list: a single array, for one, would pass for a list of its rows."""
+    """InputError for anything but a list. A single array would otherwise count as a list of its rows."""
     if isinstance(sources, Image.Image | str | Path | np.ndarray) or not isinstance(sources, Iterable):
         raise InputError(
             "The images must be a list; put a single one into a list, and make a list of an array of many."
@@ -294,7 +302,7 @@ def check_images(sources: object) -> None:
 
 
 def _from_array(array: NDArray[Any]) -> Image.Image:
-    """An array of pixels as an image; InputError if it is none."""
+    """An array of pixels as an image; InputError if it has another type or shape."""
     shaped = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
     if array.dtype != np.uint8 or not shaped or not array.size:
         raise InputError(f"An image is {_TAKEN}, not an array of {array.dtype}, {array.shape}.")
@@ -302,7 +310,7 @@ def _from_array(array: NDArray[Any]) -> Image.Image:
 
 
 def _what_it_is(data: bytes, name: str | Path) -> str:
-    """Why content that no decoder knows is no image, in words that suit the middle of a sentence."""
+    """Why no decoder accepts this content, as the middle of a sentence."""
     start = data.lstrip()[:256].lower()
     kind = next((kind for mark, kind in _MARKS.items() if data.startswith(mark)), None)
     if b"<svg" in start:
@@ -310,14 +318,14 @@ def _what_it_is(data: bytes, name: str | Path) -> str:
     elif kind is None and not start.startswith(b"<"):
         kind = UNSUPPORTED.get(Path(name).suffix.lower())
     if kind is not None:
-        return f"it is not an image of a kind that is supported, but {kind}; export it as JPEG or PNG"
+        return f"its format ({kind}) is not supported; export it as JPEG or PNG"
     if start.startswith(b"<"):
         return "it is not an image, but a web page or text"
-    return "it is not an image, or of a kind that is not supported"
+    return "it is not an image, or its format is not supported"
 
 
 def _reason(error: Exception) -> str:
-    """What a decoder complained of, in words that suit the middle of a sentence."""
+    """What a decoder complained about, as the middle of a sentence."""
     if isinstance(error, Image.DecompressionBombError):
         return "it has more pixels than its decoder takes; save it smaller, or as JPEG"
     if isinstance(error, MemoryError):
@@ -335,9 +343,9 @@ def _upright_rgb(image: Image.Image, missing: Image.Image | None = None) -> Imag
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 (upright) where there is none."""
+    """The EXIF orientation; 1 (upright) if there is none."""
     try:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
-    # EXIF data that cannot be parsed is common and says nothing about the pixels, which are fine.
+    # EXIF data that cannot be parsed is common, and the pixels are fine.
     except Exception:
         return 1

@@ -1,4 +1,4 @@
-"""Decode the content of an image file: which formats are taken, how much memory one may take, what is repaired.
+"""Decode the content of an image file: which formats are accepted, how much memory an image may take, what is repaired.
 
 Pillow opens by content, not by name. The formats are listed here one by one: with Pillow's own list, an EPS file
 called .jpg would start Ghostscript. No global setting of Pillow is changed, so other threads and other users of
@@ -32,7 +32,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-# Importing a plugin registers what it opens.
+# Importing a plugin registers its format.
 _PLUGINS = (
     (JpegImagePlugin, "JPEG"),
     (PngImagePlugin, "PNG"),
@@ -46,20 +46,20 @@ _PLUGINS = (
 )
 
 MOST_MEMORY = 2**30
-"""Bytes that an image may take when decoded, at four a pixel; a larger JPEG is decoded at a fraction of its size."""
+"""Bytes that a decoded image may take, at four bytes per pixel. A larger JPEG is decoded at a fraction of its size."""
 MOST_COEFFICIENTS = 3 * 2**30
-"""Bytes that the coefficients of a progressive JPEG may take: they are all kept, whatever size it is decoded at."""
+"""Bytes that the coefficients of a progressive JPEG may take: all of them are kept, at any decoded size."""
 MOST_PROFILE = 2**22
-"""Bytes of a colour profile; a larger one is passed over."""
+"""Bytes of a colour profile; a larger one is ignored."""
 MOST_MISSING = 0.5
-"""The share of an image that may be missing from its file; with more, the file counts as unreadable."""
+"""The share of an image that may be missing. If more is missing, the file counts as unreadable."""
 
 _BYTES_A_PIXEL = 4
 # OpenJPEG keeps four bytes for each sample, beside Pillow's copy.
 _BYTES_A_PIXEL_JPEG2000 = 16
 # The most rows that a JPEG's row of blocks has.
 _BLOCK = 32
-# From here on images are decoded one at a time, however many threads there are.
+# Images that take more bytes than this are decoded one at a time, for any number of threads.
 _LARGE = 2**28
 _one_large_at_a_time = threading.Lock()
 
@@ -67,7 +67,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
 _END_OF_JPEG = b"\xff\xd9"
 _SIGNATURES = (_JPEG, _PNG, b"GIF87a", b"GIF89a", b"RIFF")
-# How far behind junk the beginning of a file is looked for. Further on lies the preview within a RAW file.
+# Bytes of junk before the image that are skipped at most. Further on could be the preview within a RAW file.
 _MOST_JUNK = 128
 
 # Greys that Pillow does not read, though it has a decoder for each: 16 bit with white as zero in big-endian files,
@@ -103,8 +103,10 @@ def decoded(data: bytes, at_least: int | None) -> Iterator[Decoded]:
     With `at_least`, a JPEG may be decoded at a half, a quarter or an eighth of its size, as long as both sides keep
     at least so many pixels.
 
-    Raises UnidentifiedImageError for content that is no image of a format taken, TooLargeError, and for broken
-    files whatever Pillow's decoders raise: errors of almost any class.
+    Raises:
+        UnidentifiedImageError: if the content is not an image of an accepted format.
+        TooLargeError: if decoding would take too much memory.
+        Exception: of almost any class, from Pillow's decoders, for broken files.
     """
     data = _without_junk(data)
     large = False
@@ -121,7 +123,7 @@ def decoded(data: bytes, at_least: int | None) -> Iterator[Decoded]:
         except (UnidentifiedImageError, TooLargeError, MemoryError):
             raise
         except Exception as error:
-            if not large:  # what is repaired may turn out to be
+            if not large:  # the repaired file may be large
                 held.enter_context(_one_large_at_a_time)
             found = _salvage(_repaired(data), at_least, error)
         yield found
@@ -144,7 +146,7 @@ def _open(data: bytes) -> ImageFile.ImageFile:
             _transparent_as_decoded(image)
         return image
     if prefix[4:8] == b"ftyp":
-        # Imported here, for few folders hold such files.
+        # Imported here because few folders hold such files.
         from pi_heif import HeifImageFile, is_supported
 
         if is_supported(io.BytesIO(data)):
@@ -154,14 +156,14 @@ def _open(data: bytes) -> ImageFile.ImageFile:
 
 
 def _without_junk(data: bytes) -> bytes:
-    """The content from its beginning: servers and scripts put blank lines, or what they print, in front."""
+    """The content without junk in front: servers and scripts put blank lines or printed text there."""
     starts = [place for mark in _SIGNATURES if (place := data.find(mark, 0, _MOST_JUNK + len(mark))) >= 0]
     known = any(accept is not None and accept(data[:16]) for _, accept in (Image.OPEN[name] for _, name in _PLUGINS))
     return data if known or not starts or data[4:8] == b"ftyp" else data[min(starts) :]
 
 
 def _turned_like(image: Image.Image, size: tuple[int, int]) -> tuple[int, int]:
-    """The size in the file, sides swapped where Pillow turns the image when it decodes it, as it does with TIFF."""
+    """The size in the file, with sides swapped if Pillow has turned the image while decoding it (TIFF only)."""
     if image.format != "TIFF":
         return size
     return image.size
@@ -169,7 +171,7 @@ def _turned_like(image: Image.Image, size: tuple[int, int]) -> tuple[int, int]:
 
 # -- memory ---------------------------------------------------------------------------------------------------
 def _fit(image: ImageFile.ImageFile, data: bytes, at_least: int | None) -> int:
-    """Choose at which fraction a JPEG is decoded; gives the bytes that decoding takes, or TooLargeError."""
+    """Choose the fraction at which a JPEG is decoded; returns the bytes that decoding takes, or TooLargeError."""
     width, height = image.size
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         coefficients = _coefficients(image, data)
@@ -191,13 +193,13 @@ def _fit(image: ImageFile.ImageFile, data: bytes, at_least: int | None) -> int:
     if memory > MOST_MEMORY:
         raise TooLargeError(
             f"it is {width} by {height} pixels, which takes {memory / 2**30:.1f} GiB of memory "
-            f"({MOST_MEMORY / 2**30:g} GiB are the limit, but for JPEG); save it smaller, or as JPEG"
+            f"({MOST_MEMORY / 2**30:g} GiB are the limit, except for JPEG); save it smaller, or as JPEG"
         )
     return memory
 
 
 def _coefficients(image: JpegImagePlugin.JpegImageFile, data: bytes) -> int:
-    """The bytes of the coefficients that libjpeg keeps: all of them, unless the first scan has all colours."""
+    """The bytes of the coefficients that libjpeg keeps: all of them, unless the first scan holds all colours."""
     layers = [(across, down) for _, across, down, _ in image.layer]
     place = image.fp.tell() if image.fp is not None else 0
     begin = place - (6 + 2 * len(layers)) - 2
@@ -209,14 +211,14 @@ def _coefficients(image: JpegImagePlugin.JpegImageFile, data: bytes) -> int:
 
 
 def _make_room(image: ImageFile.ImageFile) -> None:
-    """Give a TIFF its memory: Pillow would apply a limit of its own, smaller than the one here."""
+    """Allocate the memory of a TIFF. Pillow itself would apply a smaller limit than ours."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         image.im = Image.new(image.mode, image._tile_size).im
 
 
 # -- broken files ---------------------------------------------------------------------------------------------
 def _repaired(data: bytes) -> bytes:
-    """The content with what a decoder needs in order to read whatever else is there."""
+    """The content, changed so that a decoder can read everything that is there."""
     if data.startswith(_JPEG):
         return data + _END_OF_JPEG
     if data.startswith(_PNG):
@@ -225,9 +227,9 @@ def _repaired(data: bytes) -> bytes:
 
 
 def _salvage(data: bytes, at_least: int | None, error: Exception) -> Decoded:
-    """Decode as far as the content goes, and find out what is missing; `error` if that is too much.
+    """Decode what the content holds, and find out what is missing; raise `error` if too much is missing.
 
-    It is decoded twice, over zeros and over ones: what differs was not in the file.
+    It is decoded twice, over zeros and over ones. Pixels that differ were not in the file.
     """
     try:
         (dark, size), (light, _) = (_decode_over(ink, data, at_least) for ink in (0, 255))
@@ -238,18 +240,20 @@ def _salvage(data: bytes, at_least: int | None, error: Exception) -> Decoded:
         raise
     except Exception:
         raise error from None
-    # A transparent GIF is laid out by Pillow itself, so that what is missing does not show.
+    # Pillow lays out a transparent GIF itself, so missing pixels do not show.
     if missing.all() or (dark.format == "GIF" and "transparency" in dark.info):
         raise error
     if missing.mean() > MOST_MISSING:
-        raise ValueError(f"{100 * missing.mean():.0f} % of the image is missing, for the file is cut short or damaged")
+        raise ValueError(
+            f"{100 * missing.mean():.0f} % of the image is missing because the file is cut short or damaged"
+        )
     width, height = _turned_like(dark, size)
     mask = Image.fromarray(np.where(missing, 255, 0).astype(np.uint8)) if missing.any() else None
     return Decoded(dark, width, height, mask)
 
 
 def _decode_over(ink: int, data: bytes, at_least: int | None) -> tuple[ImageFile.ImageFile, tuple[int, int]]:
-    """Decode onto an image that is filled already, as far as that goes; also the size in the file."""
+    """Decode as much as possible onto an image filled with `ink`; also the size in the file."""
     image = _open(data)
     size = image.size
     _fit(image, data, at_least)
@@ -273,9 +277,9 @@ def _differs(one: Image.Image, other: Image.Image) -> NDArray[np.bool_]:
 
 
 def _grey_end(image: Image.Image) -> NDArray[np.bool_]:
-    """The end that is nothing but middle grey, (H, W): what libjpeg makes of missing data, block by block.
+    """Where the image ends in middle grey, (H, W), which libjpeg puts in place of missing blocks.
 
-    That is rows over the whole width, and above them the last columns of a row of blocks.
+    These are rows over the whole width, and above them the last columns of one row of blocks.
     """
     values = np.asarray(image)
     coloured: Any = _of_pixels(np.abs(values.astype(np.int16) - 127.5) >= 1)  # (H, W)
@@ -294,13 +298,13 @@ def _of_pixels(flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _clear(flags: Any) -> int:
-    """How many of these flags are clear before the first one that is set."""
+    """How many flags are clear before the first one that is set."""
     return int(np.argmax(flags)) if flags.any() else len(flags)
 
 
 # -- PNG ------------------------------------------------------------------------------------------------------
 def _transparent_as_decoded(image: ImageFile.ImageFile) -> None:
-    """Bring the transparent colour, which is in the file's depth, to the depth that Pillow decodes to."""
+    """Convert the transparent colour from the file's bit depth to the one that Pillow decodes to."""
     raw, key = str(image.tile[0].args) if image.tile else "", image.info.get("transparency")
     if isinstance(key, int) and raw in ("L;2", "L;4"):
         image.info["transparency"] = key * {"L;2": 85, "L;4": 17}[raw]
@@ -319,13 +323,14 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
 
 
 def _clean_png(data: bytes) -> bytes:
-    """A PNG with only those chunks that decide its pixels and which way up it is.
+    """A PNG with only the chunks that determine its pixels and its orientation.
 
-    Checksums of chunks that do not hold pixels are made right: sound pixels need not be lost to them.
+    Wrong checksums of chunks without pixels are corrected, so that intact pixels can be read.
     """
     kept = [_PNG]
     for kind, body, checksum in _chunks(data):
-        # `_png_profile` reads it; Pillow would refuse the file for a large one, and passes over this kind.
+        # `_png_profile` reads the profile. Pillow ignores a chunk of this name, and
+        # would refuse a file with a large profile.
         kind = b"icCp" if kind == b"iCCP" else kind
         if kind in (b"tRNS", b"eXIf", b"icCp"):
             checksum = struct.pack(">I", zlib.crc32(kind + body))
@@ -336,7 +341,7 @@ def _clean_png(data: bytes) -> bytes:
 
 
 def _png_profile(clean: bytes) -> bytes | None:
-    """The colour profile of a PNG that `_clean_png` gave; None if there is none, or it is broken or too large."""
+    """The colour profile of a PNG from `_clean_png`; None if there is none, or it is broken or too large."""
     for kind, body, _ in _chunks(clean):
         if kind == b"icCp":
             inflate = zlib.decompressobj()

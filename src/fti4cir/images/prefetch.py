@@ -1,4 +1,4 @@
-"""Work on images ahead of whoever uses them: while a model is busy, threads read and decode the next ones."""
+"""Work ahead of the caller: while a model is busy, threads read and decode the next images."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def prefetch(
     """Results of a function for each item, in order, computed by threads a few items ahead.
 
     Unlike `Executor.map`, which would soon hold the images of a whole folder, this holds at most `ahead` + 1 results.
-    Items are taken in the caller's thread, so that they may come from what has one reader, such as a tar file. If the
-    caller stops early, what has not begun is not done.
+    Items are taken in the caller's thread, so that they may come from a source with one reader, such as a tar file.
+    Close the generator to stop early: work that has not begun is cancelled.
 
     Args:
-        function: is called in a thread; what it raises is raised where its result would have come.
+        function: called in a thread. Its exceptions are raised in place of its result.
         items: taken one by one.
         ahead: how many results may wait, at least 1.
-        workers: threads; None: one a processor.
+        workers: threads; None: one for each processor.
 
     >>> list(prefetch(len, ["a", "bc"]))
     [1, 2]
@@ -40,5 +40,5 @@ def prefetch(
         while waiting:
             yield waiting.popleft().result()
     finally:
-        # After Ctrl-C nobody waits for what nobody will use.
+        # After Ctrl-C, do not wait for results that are not used.
         pool.shutdown(cancel_futures=True)

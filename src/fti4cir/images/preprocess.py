@@ -1,4 +1,4 @@
-"""From an upright RGB image to a square one, pixel by pixel as the method's release and torchvision do it."""
+"""Make an upright RGB image square, with exactly the pixels of the method's release and torchvision."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from PIL import Image
 
 RATIO = 1.25
 
-# Rows that are padded and resized at once.
+# Rows that are padded and resized together.
 _ROWS = 256
 
 
-def padding(width: int, height: int, ratio: float = RATIO) -> tuple[int, int]:
+def padding(width: int, height: int, *, ratio: float = RATIO) -> tuple[int, int]:
     """How many pixels the target pad puts at the left and at the right, and how many above and below.
 
-    From an aspect ratio of `ratio` on, the short side is padded until that is about the aspect ratio. Both sides
-    get the same, so that the result may be one pixel short of it.
+    If the aspect ratio is at least `ratio`, the short side is padded until the aspect ratio is about `ratio`. Both ends
+    get the same padding, so the result may be one pixel short of it.
     """
     if max(width, height) / min(width, height) < ratio:
         return 0, 0
@@ -22,13 +22,13 @@ def padding(width: int, height: int, ratio: float = RATIO) -> tuple[int, int]:
     return max(int((scaled - width) / 2), 0), max(int((scaled - height) / 2), 0)
 
 
-def square(image: Image.Image, size: int, ratio: float = RATIO) -> Image.Image:
+def square(image: Image.Image, size: int, *, ratio: float = RATIO) -> Image.Image:
     """Target pad with black, resize the short side to `size` (bicubic), crop the centre: an image of (size, size).
 
-    A panorama, padded at its full size, would take gigabytes. Pillow resizes all rows first and then all columns, so
-    the rows can be padded and resized a few at a time, to the same pixels.
+    Padding a panorama at its full size would take gigabytes. Pillow resizes all rows first and then all columns, so the
+    rows can be padded and resized a few at a time, with the same result.
     """
-    across, down = padding(*image.size, ratio)
+    across, down = padding(*image.size, ratio=ratio)
     width, height = image.width + 2 * across, image.height + 2 * down
     if width <= height:
         wide, high = size, int(size * height / width)

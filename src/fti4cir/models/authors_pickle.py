@@ -1,9 +1,9 @@
 """Reads the authors' released checkpoint without running anything that it contains.
 
-The release saves its whole network with `torch.save(network)`, so the file is a pickle, and a pickle may
-name any function for its reader to call. This reader knows a closed list of names. Tensors come from code
-of our own, the release's classes become inert stand-ins that only keep their state, and every other name
-is refused. Nothing is imported on a pickle's word and `torch.load` is never called.
+The release saves its whole network with `torch.save(network)`, so the file is a pickle, and a pickle can
+make its reader call any function. This reader accepts a closed list of names. Tensors are built by our own code,
+the release's classes become inert stand-ins that only keep their state, and every other name is refused. Nothing is
+imported because a pickle names it, and `torch.load` is never called.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from torch import Tensor
 from ..errors import ModelError
 from ..inversion.network import InversionConfig
 
-# What the release uses where a bare state dict does not say: its command line's defaults.
+# The defaults of the release's command line, for settings that a bare state dict does not contain.
 _DEFAULTS: dict[str, Any] = {"max_attributes": 12, "threshold": 0.05, "heads": 1, "dropout": 0.5}
 
 _STAND_INS = frozenset(
@@ -97,9 +97,9 @@ class ReleasedNetwork:
     state: dict[str, Tensor]
     """The parameters of `FineGrainedInversion(config)`, float32."""
     recorded: dict[str, Any]
-    """The release's settings of its training, as far as the file tells."""
+    """The release's training settings that the file contains."""
     assumed: dict[str, Any]
-    """The fields of `config` that the file does not tell, with the release's defaults that stand for them."""
+    """The fields of `config` that the file does not contain, with the release's defaults, which are used for them."""
 
 
 def read_released(path: Path) -> ReleasedNetwork:
@@ -133,9 +133,9 @@ def read_released(path: Path) -> ReleasedNetwork:
             raise ModelError(f"{path} is not a checkpoint of the release, which has no parameter named {theirs!r}.")
         state[ours] = _weights(theirs, value, path)
     shape = _shape(state, path)
-    told, recorded = _settings(modules, shape, path)
-    assumed = {name: default for name, default in _DEFAULTS.items() if name not in told}
-    return ReleasedNetwork(InversionConfig(**{**shape, **assumed, **told}), state, recorded, assumed)
+    stored, recorded = _settings(modules, shape, path)
+    assumed = {name: default for name, default in _DEFAULTS.items() if name not in stored}
+    return ReleasedNetwork(InversionConfig(**{**shape, **assumed, **stored}), state, recorded, assumed)
 
 
 # -- from the file to an object -----------------------------------------------------------------------------
@@ -155,8 +155,8 @@ def _unpickle(path: Path) -> Any:
     except _Refused as error:
         raise ModelError(f"{path} was refused, and nothing in it was run: {error}.") from error
     except Exception as error:
-        # Bytes that are no sound pickle can make the unpickler raise nearly anything, from EOFError to
-        # UnicodeDecodeError; whatever it is, the file is at fault.
+        # Bytes that are not a valid pickle can make the unpickler raise nearly anything, from EOFError to
+        # UnicodeDecodeError. In each case the file is at fault.
         reason = str(error) or type(error).__name__
         raise ModelError(f"{path} is damaged or not a checkpoint of the release ({reason}).") from error
     kind = "is empty" if not start else "is not a file that torch.save writes"
@@ -164,13 +164,13 @@ def _unpickle(path: Path) -> Any:
 
 
 class _Refused(pickle.UnpicklingError):
-    """The pickle asks for something that is not admitted."""
+    """The pickle asks for something that is not allowed."""
 
 
 class _Inert:
     """Stands in for a class of the release: keeps the state that the pickle gives it and does nothing.
 
-    Without an instance dictionary, so a pickle cannot put a `__setstate__` of its own before this one.
+    It has no instance dictionary, so a pickle cannot replace this `__setstate__` by its own.
     """
 
     __slots__ = ("state",)
@@ -188,11 +188,11 @@ class _Inert:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Admits tensors, OrderedDict, set and stand-ins for the release's classes, by exact name.
+    """Allows tensors, OrderedDict, set and stand-ins for the release's classes, by exact name.
 
     Args:
-        file: opened at the pickle's first byte.
-        storage: gives the values of a storage, flat, by its key, type and number of elements.
+        file: open at the pickle's first byte.
+        storage: returns the values of a storage, flat, by its key, type and number of elements.
 
     """
 
@@ -201,10 +201,10 @@ class _Unpickler(pickle.Unpickler):
         self._storage = storage
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
-        """The object behind a name; a look-up in closed lists, never an import or a getattr."""
+        """The object behind a name; looked up in closed lists, never by an import or a getattr."""
         name = (module_name, global_name)
         if name in _STAND_INS:
-            # A new class each time: what a pickle does to one class stays in what it made.
+            # A new class each time, so that what a pickle does to a class affects nothing else.
             return type(global_name, (_Inert,), {"__slots__": ()})
         if module_name == "torch" and global_name in _DTYPES:
             return _DTYPES[global_name]
@@ -219,7 +219,7 @@ class _Unpickler(pickle.Unpickler):
         raise _Refused(f"it asks for {module_name}.{global_name}")
 
     def persistent_load(self, pid: Any) -> Any:
-        """A storage; or, in the legacy format, a class that comes with a copy of its source text."""
+        """A storage. In the legacy format also a class, stored with a copy of its source text."""
         match pid:
             case ("storage", torch.dtype() as dtype, str(key), _, int(count)):
                 return self._storage(key, dtype, count)
@@ -231,7 +231,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _rebuild_tensor(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object) -> Tensor:
-    """A view of a storage, once it is certain to lie within it and not to repeat its elements."""
+    """A view of a storage, after a check that it lies within the storage and repeats no elements."""
     if not isinstance(storage, Tensor) or len(size) != len(stride) or min((offset, *size, *stride)) < 0:
         raise _Refused("it describes an impossible tensor")
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
@@ -246,10 +246,10 @@ def _rebuild_parameter(data: Tensor, *_: object) -> Tensor:
 
 
 def _check(pickled: IO[bytes], length: int) -> None:
-    """Scan a pickle of at most `length` bytes without building anything, and put the file back where it was.
+    """Scan a pickle of at most `length` bytes without building anything, then restore the file's position.
 
-    The C unpickler believes sizes: it makes room for the memo's largest index, and for a string before it
-    reads it. `genops` fails where a string is cut off; the rest is checked here.
+    The C unpickler trusts sizes: it allocates memory for the memo's largest index, and for a string before it
+    reads it. `genops` fails if a string is cut off. This function checks the rest.
     """
     start = pickled.tell()
     for opcode, argument, _ in pickletools.genops(pickled):
@@ -261,7 +261,7 @@ def _check(pickled: IO[bytes], length: int) -> None:
 
 
 def _read_zip(file: IO[bytes], size: int) -> Any:
-    """The format of torch 1.6 and later: a zip archive of one pickle and one record a storage, uncompressed."""
+    """The format of torch 1.6 and later: a zip archive of one pickle and one record for each storage, uncompressed."""
     with zipfile.ZipFile(file) as archive:
         records = {info.filename: info for info in archive.infolist()}
         pickles = [name for name in records if name == "data.pkl" or name.endswith("/data.pkl")]
@@ -291,7 +291,7 @@ def _read_zip(file: IO[bytes], size: int) -> Any:
 
 
 def _read_legacy(file: IO[bytes], size: int) -> Any:
-    """The format before torch 1.6: pickles one after the other, then the storages' bytes."""
+    """The format before torch 1.6: several pickles in a row, then the storages' bytes."""
     claimed: dict[str, Tensor] = {}
     total = 0
 
@@ -310,7 +310,7 @@ def _read_legacy(file: IO[bytes], size: int) -> Any:
         _check(file, size)
         return _Unpickler(file, storage).load()
 
-    load()  # the magic number, by which the format was told
+    load()  # the magic number, which identified the format
     version, machine = load(), load()
     if version != _LEGACY_VERSION or not isinstance(machine, dict) or machine.get("little_endian") is not True:
         raise _Refused("it is of an unknown version, or its numbers are stored big-endian")
@@ -356,7 +356,7 @@ def _walk(root: _Inert, path: Path) -> dict[str, _Inert]:
     waiting = [("", root)]
     while waiting:
         prefix, module = waiting.pop()
-        if any(module is other for other in found.values()):  # in the release none occurs twice, or in itself
+        if any(module is other for other in found.values()):  # in the release, no module occurs twice or within itself
             raise ModelError(f"{path} is not a checkpoint of the release: a module occurs in it twice.")
         found[prefix] = module
         waiting += [
@@ -368,7 +368,7 @@ def _walk(root: _Inert, path: Path) -> dict[str, _Inert]:
 
 
 def our_name(parameter: str) -> str | None:
-    """What `FineGrainedInversion` calls a parameter of the release; None if the release has none of that name."""
+    """Our name for a parameter of the release, in `FineGrainedInversion`; None if the release has no such parameter."""
     for theirs, ours in _NAMES:
         match = re.fullmatch(theirs, parameter)
         if match:
@@ -403,9 +403,10 @@ def _shape(state: Mapping[str, Tensor], path: Path) -> dict[str, int]:
 def _settings(
     modules: Mapping[str, _Inert], shape: Mapping[str, int], path: Path
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the stored modules tell beside their parameters: fields of the config, and of the training.
+    """What the stored modules contain besides their parameters: fields of the config, and training settings.
 
-    ModelError if they tell of a network that computes something else than ours would.
+    Raises:
+        ModelError: if they describe a network that computes something other than ours would.
     """
     if not modules:
         return {}, {}
@@ -413,7 +414,9 @@ def _settings(
     def value(module: str, name: str, *kinds: type) -> Any:
         found = modules[module].state.get(name) if module in modules else None
         if not isinstance(found, kinds):
-            raise ModelError(f"{path} does not tell {f'{module}.{name}'.lstrip('.')} as the release's checkpoints do.")
+            raise ModelError(
+                f"{path} does not contain {f'{module}.{name}'.lstrip('.')} as the release's checkpoints do."
+            )
         return found
 
     attentions = [name for name in modules if re.fullmatch(r"transformer\.layers\.\d+\.attn", name)]
@@ -421,15 +424,15 @@ def _settings(
     dropouts = {value(name, "p", float) for name in modules if re.fullmatch(r"phi_[sa]\.layers\.[25]", name)}
     if len(heads) != 1 or len(dropouts) != 1:
         raise ModelError(
-            f"The layers in {path} differ in their number of heads or in their dropout; the release's agree."
+            f"The layers in {path} differ in their number of heads or in their dropout; in the release they do not."
         )
-    told = {
+    stored = {
         "max_attributes": value("", "topk", int),
         "threshold": float(value("", "epsilon", float, int)),
         "heads": heads.pop(),
         "dropout": dropouts.pop(),
     }
-    scale = (shape["vision_width"] / told["heads"]) ** -0.5 if told["heads"] > 0 else 0.0
+    scale = (shape["vision_width"] / stored["heads"]) ** -0.5 if stored["heads"] > 0 else 0.0
     norms = [name for name in modules if re.fullmatch(r"transformer\.layers\.\d+\.norm[12]", name)]
     gelus = [name for name in modules if re.fullmatch(r"phi_[sa]\.layers\.[14]", name)]
     same = (
@@ -440,10 +443,10 @@ def _settings(
         and all(modules[name].state.get("approximate", "none") == "none" for name in gelus)
     )
     if not same:
-        raise ModelError(f"The network in {path} is built otherwise than the release's, so it cannot be converted.")
+        raise ModelError(f"The network in {path} is built differently from the release's, so it cannot be converted.")
     recorded = {
         ours: modules[""].state[theirs]
         for ours, theirs in (("regularization_weight", "hy_regLoss"), ("temperature", "temperature"))
         if isinstance(modules[""].state.get(theirs), (int, float))
     }
-    return told, recorded
+    return stored, recorded

@@ -82,14 +82,18 @@ def fetch(name: str) -> None:
 
 def fetch_backbone(repository: str, revision: str | None = None) -> Path:
     """The folder of a dual encoder from the hub; ModelError if it cannot be downloaded."""
-    return hub.snapshot(repository, revision, [FILES], is_complete, _OTHERWISE)
+    return hub.snapshot(repository, revision, choices=[FILES], whole=is_complete, otherwise=_OTHERWISE)
 
 
 def fetch_release() -> Path:
     """The folder of the authors' release from the hub; ModelError if it cannot be downloaded."""
     patterns = ["*.pth", "*.pt"]
     return hub.snapshot(
-        RELEASE_REPOSITORY, RELEASE_REVISION, [patterns], lambda cached: bool(checkpoints(cached)), _OTHERWISE
+        RELEASE_REPOSITORY,
+        RELEASE_REVISION,
+        choices=[patterns],
+        whole=lambda cached: bool(checkpoints(cached)),
+        otherwise=_OTHERWISE,
     )
 
 
@@ -109,9 +113,10 @@ def fetch_captioner(name: str) -> Path:
     return hub.snapshot(
         name,
         _CAPTIONER_REVISION if name == CAPTIONER else None,
-        [[*CAPTIONER_FILES, weights] for weights in CAPTIONER_WEIGHTS],
-        lambda found: any(any(found.glob(weights)) for weights in CAPTIONER_WEIGHTS),
-        "set HF_HOME to a copy of the cache of a machine that has it, or give the folder of a copy with --model",
+        choices=[[*CAPTIONER_FILES, weights] for weights in CAPTIONER_WEIGHTS],
+        whole=lambda found: any(any(found.glob(weights)) for weights in CAPTIONER_WEIGHTS),
+        otherwise="set HF_HOME to a copy of the cache of a machine that has it, or give the folder of a copy with "
+        "--model",
     )
 
 

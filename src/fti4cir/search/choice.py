@@ -1,4 +1,4 @@
-"""Decide which model a folder or a store is searched with, before any model is loaded."""
+"""Decide which model a folder or an index is searched with, before any model is loaded."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from pathlib import Path
 
 from ..errors import StoreError
 from ..models.names import DEFAULT, may_have_made
-from .store import Store, folder_stores
+from .locations import folder_stores
+from .store import Store
 
 
 def model_of_folder(folder: Path, asked: str | None) -> str:
@@ -20,15 +21,15 @@ def model_of_folder(folder: Path, asked: str | None) -> str:
 
 
 def model_of_store(store: Store, asked: str | None) -> str:
-    """The model to search a store with: `asked`, else the one that made the store.
+    """The model to search an index with: `asked`, else the one that made the index.
 
     Raises:
-        StoreError: if the model asked for cannot have made the store.
+        StoreError: if the model asked for cannot have made the index.
     """
     made_by = store.info.model
     if asked is not None and not may_have_made(asked, made_by, fingerprint=store.info.fingerprint):
         raise StoreError(
-            f"The store '{store.location}' was made with the model '{made_by}', not '{asked}'; leave the model out, or "
+            f"The index '{store.location}' was made with the model '{made_by}', not '{asked}'; leave the model out, or "
             "give the folder of the images, which keeps one index for each model."
         )
     return asked or made_by

@@ -1,4 +1,4 @@
-"""A folder of images, or a store, ready to be searched: one call opens it, loads its model and brings it up to date.
+"""A folder of images, or an index, ready for search: one call opens it, loads its model and brings it up to date.
 
 import fti4cir
 photos = fti4cir.open("photos")
@@ -19,7 +19,7 @@ from ..images.decode import ImageSource, open_image
 from ..progress import Progress
 from . import indexing
 from .choice import model_of_folder, model_of_store
-from .indexing import IndexReport
+from .index_report import IndexReport
 from .searcher import Result, Searcher
 from .store import Store
 
@@ -75,7 +75,7 @@ class Collection:
     """Images that can be searched. Get one with `fti4cir.open`."""
 
     def __init__(self, model: Model, store: Store) -> None:
-        """StoreError if another model made the store."""
+        """StoreError if another model made the index."""
         self._searcher = Searcher(model, store)
 
     @property
@@ -85,7 +85,7 @@ class Collection:
 
     @property
     def store(self) -> Store:
-        """Where the images' vectors are kept."""
+        """The index, with the images' vectors."""
         return self._searcher.store
 
     @property
@@ -94,7 +94,7 @@ class Collection:
         return self.store.info.root
 
     def __len__(self) -> int:
-        """How many images can be found."""
+        """The number of images that can be found."""
         return len(self.store)
 
     def __repr__(self) -> str:
@@ -105,8 +105,8 @@ class Collection:
         return iter([self.folder / name for name in sorted(self.store.files())])
 
     def update(self, *, progress: Progress | None = None, patience: float | None = None) -> IndexReport:
-        """Bring the index up to date with the folder; all else as of `indexing.index_folder`."""
-        return indexing.index_folder(self.folder, self.store, self.model, progress=progress, patience=patience)
+        """Bring the index up to date with the folder; arguments and errors as in `indexing.index_folder`."""
+        return indexing.index_folder(self.folder, self.store, model=self.model, progress=progress, patience=patience)
 
     def search(
         self,
@@ -118,16 +118,16 @@ class Collection:
         where: str | None = None,
         include_reference: bool = False,
     ) -> Results:
-        """The k images that suit best.
+        """The k best images, best first.
 
         Args:
-            images: one or several: paths, PIL images or arrays. Alone they find images like them; with a text,
-                "these, but {text}".
-            text: what should be different; alone, what to find.
+            images: one or several: paths, PIL images or arrays. Without a text, find images like them; with one, "these
+                images, but {text}".
+            text: what should be different; without images, what to find.
             without: what should not be seen.
             k: how many results, at least 1.
-            where: an SQL condition over the store's columns, such as `width >= 1000`.
-            include_reference: let the images given as files be among the results.
+            where: an SQL condition over the index's columns, such as `width >= 1000`.
+            include_reference: allow the images given as files among the results.
 
         Raises:
             InputError: for a query that says nothing, ImageError for an image that cannot be read.
@@ -142,18 +142,18 @@ class Collection:
 
 
 def open(source: str | Path, model: str | Path | None = None, *, update: bool = True) -> Collection:
-    """Open a folder of images, or a store that `fti4cir index --store` made.
+    """Open a folder of images, or an index that `fti4cir index --store` made.
 
     Args:
-        source: the folder, whose index is made or brought up to date first; or a store's folder or URI, which is
-            searched as it is.
-        model: the model's name or folder, as `fti4cir.load` takes it; None: the one that made the index, for a new
-            index `mini`. A folder keeps one index a model.
+        source: the folder, whose index is made or brought up to date first; or the folder or URI of an index, which
+            is searched as it is.
+        model: the model's name or folder, as `fti4cir.load` takes it; None: the model of the newest
+            index, or `mini` if there is none. A folder keeps one index for each model.
         update: False leaves the folder's index as it is.
 
     Raises:
         InputError: if there is no such folder.
-        StoreError: if a store cannot be opened, or another model made it.
+        StoreError: if an index cannot be opened, or another model made it.
         ModelError: if the model cannot be loaded.
 
     """

@@ -1,4 +1,4 @@
-"""Images for a first try that are on the machine already, and queries that suit them."""
+"""Example images that are already on the machine, and example queries for them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _STAMPS = Path("/usr/share/tuxpaint/stamps")  # Debian's package tuxpaint-stamps
 
 
 class Example(NamedTuple):
-    """One query: an image, relative to the folder, and what should be different; or words alone."""
+    """One query: an image, relative to the folder, and what should be different; or a text alone."""
 
     image: str | None
     text: str
@@ -32,7 +32,7 @@ class DemoImages(NamedTuple):
     examples: Sequence[Example]
 
 
-# Each needs its image and its text: neither alone has the same first result. A test measures it.
+# Each query needs both its image and its text: neither alone gives the same first result. A test checks this.
 _STAMPS_EXAMPLES = (
     Example("food/fruit/orange.png", "in green"),  # a green apple
     Example("clothes/hats/tophat.png", "in blue"),  # a blue fedora
@@ -48,13 +48,14 @@ _SKIMAGE_EXAMPLES = (
 def choose_images(folder: Path | None = None) -> DemoImages:
     """The given folder, or else Debian's Tux Paint stamps, or the photos within scikit-image, if installed.
 
-    Raises InputError, with the mend, if there are none.
+    Raises:
+        InputError: says what to do, if there are none.
     """
     if folder is not None:
-        pictures = find_images(folder)
-        if not pictures:
+        images = find_images(folder)
+        if not images:
             raise InputError(f"There are no images in '{folder}'.")
-        image = pictures[0].relative_to(folder).as_posix()
+        image = images[0].relative_to(folder).as_posix()
         return DemoImages(folder, (Example(image, "in red"), Example(image, "at night"), Example(None, "a person")))
     if _STAMPS.is_dir():
         return DemoImages(_STAMPS, _STAMPS_EXAMPLES)
@@ -67,7 +68,7 @@ def choose_images(folder: Path | None = None) -> DemoImages:
     )
 
 
-def store_location(folder: Path, fingerprint: str) -> Path:
-    """Where the demo keeps the store of a folder for a model: in the user's cache, since it may go at any time."""
+def index_location(folder: Path, fingerprint: str) -> Path:
+    """Where the demo keeps a folder's index for a model: in the user's cache, because it can be deleted any time."""
     name = hashlib.blake2b(f"{folder.resolve()}\0{fingerprint}".encode(), digest_size=8).hexdigest()
     return user_cache() / "demo" / name

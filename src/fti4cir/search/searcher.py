@@ -1,4 +1,4 @@
-"""Search a store with images, words, or images changed by words."""
+"""Search an index with images, a text, or images changed by a text."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from .store import Store
 
 WITHOUT_SHARE = 0.5
-"""How much of the unwanted words' feature is taken off the query's.
+"""How much of the unwanted text's feature is subtracted from the query's.
 
 Both have unit length. An image's score is its similarity to the query minus this share of its similarity to the
-unwanted words. With a share of 1 both count equally: images that are merely far from the unwanted words win, although
-they show nothing of what was asked for. With a half, the query leads, and the unwanted words decide among images that
-fit it about equally well.
+unwanted text. With a share of 1 both count equally: images win that are merely far from the unwanted text, although
+they show nothing of what was asked for. With one half, the query leads, and the unwanted text decides among images
+that fit it about equally well.
 """
 
 
@@ -40,7 +40,7 @@ class Result(NamedTuple):
 
 
 def check_query(images: Sequence[ImageSource], text: str | None, *, without: str | None = None, k: int = 1) -> None:
-    """Refuse a query that says nothing, as `Searcher.search` does, before a model is loaded for it; InputError."""
+    """Refuse an empty query with an InputError, as `Searcher.search` does, before a model is loaded."""
     check_images(images)
     for name, words in (("text", text), ("text of what to leave out", without)):
         if words is not None and not isinstance(words, str):
@@ -56,10 +56,10 @@ def check_query(images: Sequence[ImageSource], text: str | None, *, without: str
 
 
 class Searcher:
-    """Searches one store with the model that made it."""
+    """Searches one index with the model that made it."""
 
     def __init__(self, model: Model, store: Store) -> None:
-        """StoreError if another model made the store."""
+        """StoreError if another model made the index."""
         store.check_model(model.name, model.fingerprint)
         self.model = model
         self.store = store
@@ -74,23 +74,25 @@ class Searcher:
         where: str | None = None,
         include_reference: bool = False,
     ) -> list[Result]:
-        """The k best images of the store, best first.
+        """The k best images of the index, best first.
 
-        `images` alone finds similar images, `text` alone images of what it says, both together "these
-        images, but ...". Several images are averaged. `without` says what must not be seen. `where` is an
-        SQL condition over the store's columns (see `fti4cir.search.store`), for instance `width >= 1000`.
+        `images` alone finds similar images, `text` alone finds images that match it, and both together mean "these
+        images, but ...". Several images are averaged. `without` says what should not be seen. `where` is an SQL
+        condition over the index's columns (see `fti4cir.search.schema`), for example `width >= 1000`.
 
         Unless `include_reference` is true, images given as files are not among the results, and neither are
         copies of them.
 
-        Raises InputError for a query that says nothing, ImageError for an image that cannot be read,
-        StoreError for a condition that cannot be understood.
+        Raises:
+            InputError: for an empty query, ImageError for an image that cannot be read.
+            StoreError: for a condition that cannot be understood.
+            ModelError: for an image with a text, if the model has no inversion weights.
         """
         check_query(images, text, without=without, k=k)
         decoded: list[Image.Image] = []
         paths: list[str] = []
         digests: list[str] = []
-        # As small as the index saw it: the same file then has the same feature.
+        # Decoded at the same size as for the index, so that the same file has the same feature.
         size = self.model.encoder.decode_at_least
         for image in images:
             if not isinstance(image, str | Path):
@@ -100,10 +102,10 @@ class Searcher:
             decoded.append(decode_image(data, image, at_least=size).image)
             if not include_reference:
                 digests.append(content_digest(data))
-                # By its path too: the file may have changed since it was indexed.
+                # Also by its path, because the file may have changed since it was indexed.
                 paths += self._stored_paths(Path(image))
         query = self._query(decoded, text, without)
-        hits = self.store.search(query, k, where, without_paths=paths, without_digests=digests)
+        hits = self.store.search(query, k, where=where, without_paths=paths, without_digests=digests)
         return [Result(self.store.info.root / hit.path, hit.score) for hit in hits]
 
     def _query(self, images: list[Image.Image], text: str | None, without: str | None) -> NDArray[np.float32]:
@@ -121,7 +123,7 @@ class Searcher:
         return query
 
     def _stored_paths(self, path: Path) -> list[str]:
-        """Under which paths the store may know a file: as it is named, and with links resolved."""
+        """The paths under which the index may have a file: as it is named, and with links resolved."""
         root = self.store.info.root
         names = {path.absolute(), path.resolve()}
         return [name.relative_to(root).as_posix() for name in names if name.is_relative_to(root)]
@@ -133,7 +135,7 @@ def _rows(features: Tensor) -> NDArray[np.float32]:
 
 
 def _unit(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scaled to unit length along the last axis; what has no length stays as it is."""
+    """Scaled to unit length along the last axis; zero vectors stay as they are."""
     lengths = np.linalg.norm(features, axis=-1, keepdims=True)
     scaled: NDArray[np.float32] = features / np.maximum(lengths, 1e-12)
     return scaled
