@@ -14,9 +14,9 @@ import fti4cir
 from fti4cir import cli
 from fti4cir.inversion.network import FineGrainedInversion
 from fti4cir.training import trainer as training
+from models.test_authors_pickle import SETTINGS, release
 from standin import save_colour
 from terminal import one_error_line
-from test_convert import SETTINGS, release
 from tinyclip import clip_folder, random_inversion
 
 __all__ = ["clip_folder", "release"]

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 import fti4cir
+from cli.test_run import run, start
 from fti4cir.cli import searching
 from fti4cir.search.store import Store, default_location
 from standin import ColourModel, save_colour
-from test_cli import run, start
 
 IMAGES = 80
 
