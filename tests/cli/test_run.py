@@ -66,7 +66,7 @@ def run(*arguments: str | Path) -> int:
 
 
 def start(*arguments: str | Path, seconds: float = 0.0, **options: object) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM.format(seconds=seconds), *map(str, arguments)],
         env=environment,

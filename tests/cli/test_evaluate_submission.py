@@ -96,7 +96,7 @@ def test_submission_to_cirr(cirr: Path, model: Path, tmp_path: Path, capsys: pyt
 
 @pytest.mark.parametrize("method", ["image", "text", "sum"])
 def test_a_blank_caption_stops_no_submission(cirr: Path, model: Path, tmp_path: Path, method: str) -> None:
-    """The other methods are in test_annotations.py."""
+    """The other methods are in evaluation/test_every_query.py."""
     file = tmp_path / "ours.json"
     given = ["--split", "test1", "--model", model, "--method", method, "--submission", file]
     assert evaluate("cirr", cirr, *given) == 0

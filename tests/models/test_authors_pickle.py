@@ -274,11 +274,9 @@ def state_of(module: str, name: str, state: bytes) -> bytes:
     return b"\x80\x02c" + f"{module}\n{name}\n".encode() + b")\x81" + state + b"b."
 
 
-FLAG = "test_convert"
-
 HOSTILE = {
     "os.system": pickle.dumps(Calls(os.system, "touch PWNED"), 2),
-    "eval": pickle.dumps(Calls(builtins.eval, f"__import__('{FLAG}').strike()"), 2),
+    "eval": pickle.dumps(Calls(builtins.eval, f"__import__('sys').modules[{__name__!r}].strike()"), 2),
     "exec": pickle.dumps(Calls(builtins.exec, "open('PWNED', 'w')"), 2),
     "open": pickle.dumps(Calls(builtins.open, "PWNED", "w"), 2),
     "own function": pickle.dumps(Calls(strike, 1), 2),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,9 +16,9 @@ from fti4cir import cli
 from fti4cir.inversion.network import FineGrainedInversion
 from fti4cir.training import trainer as training
 from fti4cir.training.step import Stepper
+from models.test_authors_pickle import SETTINGS, release
 from standin import save_colour
 from terminal import one_error_line
-from test_convert import SETTINGS, release
 from tinyclip import clip_folder, random_inversion
 
 __all__ = ["clip_folder", "release"]
@@ -101,7 +102,7 @@ def test_an_ablation(captioned: Path, clip_folder: Path) -> None:
 def test_of_several_processes_only_the_first_speaks(
     captioned: Path, clip_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "train", lambda *_, say, **__: say("step 1"))
+    monkeypatch.setattr(training, "train", lambda *_, **__: logging.getLogger("fti4cir.training").info("step 1"))
     for rank, speaks in (("0", True), ("1", False)):
         monkeypatch.setenv("RANK", rank)
         assert train(captioned, clip_folder) == 0

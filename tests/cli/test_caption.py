@@ -53,7 +53,7 @@ def caption(photos: Path, blip: Path, output: Path, *more: str) -> list[str | Pa
 
 
 def start(arguments: list[str | Path]) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
     return subprocess.Popen(
         [sys.executable, "-c", SLOW, *map(str, arguments)],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
