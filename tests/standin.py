@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from fti4cir.backbones.base import VisionFeatures
 from fti4cir.images.decode import open_image
+from fti4cir.inversion.steering import ComposedQueries
 
 COLOURS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "white": (1, 1, 1)}
 
@@ -55,8 +56,18 @@ class ColourModel:
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         return F.normalize(self._light(texts) - 0.5, dim=-1)
 
-    def compose(self, images: Sequence[str | Path | Image.Image], texts: Sequence[str]) -> Tensor:
-        return F.normalize(self.encode_images(images) + F.normalize(self._light(texts), dim=-1), dim=-1)
+    def compose(
+        self,
+        images: Sequence[str | Path | Image.Image],
+        texts: Sequence[str],
+        *,
+        strength: float = 1.0,
+        balance: float = 0.0,
+    ) -> Tensor:
+        image = self.encode_images(images)
+        composed = F.normalize(image + F.normalize(self._light(texts), dim=-1), dim=-1)
+        queries = ComposedQueries(image=image, plain=image, composed=composed)
+        return queries.at(strength=strength, balance=balance)
 
     def require_inversion(self) -> None:
         """It can compose."""

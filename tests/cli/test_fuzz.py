@@ -136,7 +136,15 @@ def command_lines(draw: st.DrawFn) -> list[str]:
 
 searches = st.fixed_dictionaries(
     {"--text": typed},
-    optional={"--where": conditions, "-k": numbers, "--image": paths, "--without": typed, "--model": words},
+    optional={
+        "--where": conditions,
+        "-k": numbers,
+        "--image": paths,
+        "--without": typed,
+        "--strength": numbers,
+        "--balance": numbers,
+        "--model": words,
+    },
 ).map(lambda given: ["search", "photos", *(word for pair in given.items() for word in pair)])
 
 

@@ -204,3 +204,29 @@ def test_files_are_read_ahead_to_the_same_features(encoder: ClipEncoder, tmp_pat
     serial = [encoder.encode_pixels(pixels) for pixels in stacked]
     assert torch.equal(ahead.image, torch.cat([block.image for block in serial]))
     assert torch.equal(ahead.local, torch.cat([block.local for block in serial]))
+
+
+def test_steering_starts_from_the_sentence_without_the_text(model: Model) -> None:
+    images, texts = [picture(seed) for seed in range(3)], ["is red", "a cat", "dog"]
+    inversion, features = model.require_inversion(), model.features(images)
+    words = inversion(features.image, features.local.float())
+    plain = F.normalize(encode_sentences(model.encoder, [inversion.config.sentence()] * 3, words), dim=-1)
+    composed, image = model.compose(images, texts), model.encode_images(images)
+    for strength, balance in ((2.0, 0.0), (0.5, 0.3), (0.0, 1.0)):
+        expected = F.normalize((1 - balance) * plain + balance * image + strength * (composed - plain), dim=-1)
+        steered = model.compose(images, texts, strength=strength, balance=balance, batch_size=2)
+        torch.testing.assert_close(steered, expected, rtol=1e-4, atol=1e-5)
+    assert torch.equal(model.compose(images, texts, strength=1.0, balance=0.0), composed)
+
+
+def test_steered_queries_keep_their_own_references(model: Model) -> None:
+    features = model.features([picture(0), picture(1)])
+    together = model.composed_queries(Queries(features, ["is red", "dog", "a cat"], (1, 0, 1)), batch_size=1)
+    for row, (reference, text) in enumerate([(1, "is red"), (0, "dog"), (1, "a cat")]):
+        alone = model.compose([picture(reference)], [text], strength=1.7, balance=0.2)
+        torch.testing.assert_close(together.at(strength=1.7, balance=0.2)[row], alone[0], rtol=1e-4, atol=1e-5)
+
+
+def test_steering_out_of_range_is_refused_before_anything_is_encoded(model: Model) -> None:
+    with pytest.raises(InputError, match="balance is 2"):
+        model.compose([Path("not-there.png")], ["is red"], balance=2.0)

@@ -64,6 +64,16 @@ def test_an_image_changed_by_words(searcher: Searcher, folder: Path) -> None:
     assert names(searcher.search([folder / "red.png"], "green", k=1)) == ["yellow"]
 
 
+def test_strength_and_balance(searcher: Searcher, folder: Path) -> None:
+    def scores(**steering: float) -> dict[str, float]:
+        found = searcher.search([folder / "red.png"], "blue", include_reference=True, **steering)
+        return {result.path.stem: result.score for result in found}
+
+    assert scores(strength=1.0, balance=0.0) == scores()
+    assert scores(strength=2.0)["blue"] > scores()["blue"] > scores(strength=0.5)["blue"]
+    assert next(iter(scores(strength=0.0))) == next(iter(scores(strength=0.0, balance=1.0))) == "red"
+
+
 def test_several_images_are_averaged(searcher: Searcher, folder: Path) -> None:
     assert names(searcher.search([folder / "red.png", folder / "yellow.png"], k=1)) == ["orange"]
     pictures = [folder / "red.png", folder / "green.png"]
@@ -124,6 +134,10 @@ def test_a_condition(searcher: Searcher) -> None:
         ({"text": "red", "k": 0}, "at least 1"),
         ({"images": "red.png"}, "must be a list"),
         ({"text": 5}, "The text is a string, not int"),
+        ({"text": "red", "strength": 2.0}, "steer an image with a text; give both"),
+        ({"images": ["red.png"], "balance": 0.5}, "steer an image with a text; give both"),
+        ({"images": ["red.png"], "text": "blue", "strength": -1.0}, "at least 0"),
+        ({"images": ["red.png"], "text": "blue", "balance": 1.5}, "from 0"),
     ],
 )
 def test_queries_that_say_nothing(searcher: Searcher, query: dict, message: str) -> None:

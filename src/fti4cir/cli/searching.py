@@ -74,6 +74,13 @@ def search(
         str | None, typer.Option(help='What should be different, like "in red"; without --image: what to find.')
     ] = None,
     without: Annotated[str | None, typer.Option(help='What should not be seen, like "stripes".')] = None,
+    strength: Annotated[
+        float,
+        typer.Option(help="How far the text moves the query from the image: 1 as trained, 0 not at all."),
+    ] = 1.0,
+    balance: Annotated[
+        float, typer.Option(help="How much the image's own feature counts, from 0 (as trained) to 1.")
+    ] = 0.0,
     k: TopOption = 10,
     where: Annotated[
         str | None,
@@ -93,7 +100,7 @@ def search(
         require_folder(source)
     from ..search.searcher import check_query
 
-    check_query(image or [], text, without=without, k=k)
+    check_query(image or [], text, without=without, k=k, strength=strength, balance=balance)
     for path in image or []:
         _require_image(path)
     from ..search.choice import model_of_store
@@ -122,7 +129,14 @@ def search(
     from ..search.collection import Collection
 
     results = Collection(loaded, opened).search(
-        image or [], text, without=without, k=k, where=where, include_reference=include_reference
+        image or [],
+        text,
+        without=without,
+        k=k,
+        where=where,
+        include_reference=include_reference,
+        strength=strength,
+        balance=balance,
     )
     if as_json:
         found = [{"path": str(result.path), "score": result.score} for result in results]

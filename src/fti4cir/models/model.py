@@ -19,6 +19,8 @@ from ..images.prefetch import prefetch
 from ..inversion import prompts
 from ..inversion.compose import encode_sentences
 from ..inversion.network import FineGrainedInversion
+from ..inversion.prompts import Sentence
+from ..inversion.steering import ComposedQueries, check_steering
 from .explain import Explanation, explain
 from .queries import Queries
 
@@ -124,11 +126,27 @@ class Model:
         ]
         return F.normalize(torch.cat(blocks), dim=-1).cpu() if blocks else torch.zeros(0, self.encoder.joint_width)
 
-    def compose(self, images: Sequence[ImageSource], texts: Sequence[str], *, batch_size: int = 32) -> Tensor:
+    def compose(
+        self,
+        images: Sequence[ImageSource],
+        texts: Sequence[str],
+        *,
+        strength: float = 1.0,
+        balance: float = 0.0,
+        batch_size: int = 32,
+    ) -> Tensor:
         """Each image with its text, "this image, but {text}", to unit-length features (B, D).
 
+        Args:
+            images: B images.
+            texts: B modification texts.
+            strength: how far the text moves the query, at least 0; 1: as trained.
+            balance: how much the image's own feature counts, from 0 to 1; 0: as trained. `inversion.steering` has the
+                formula of both.
+            batch_size: images, and sentences, at a time.
+
         Raises:
-            InputError: if there are not as many texts as images, or a text is empty.
+            InputError: if there are not as many texts as images, a text is empty, or a number is out of range.
             ImageError: if an image cannot be read.
             ModelError: if the model has no inversion weights.
 
@@ -140,11 +158,14 @@ class Model:
             raise InputError(f"There are {len(images)} images but {len(texts)} texts; each image needs one text.")
         for text in texts:
             prompts.check_text(text)
+        check_steering(strength, balance=balance)
         if not images:
             return torch.zeros(0, self.encoder.joint_width)
-        return self.compose_features(Queries(self.features(images, batch_size), texts), batch_size=batch_size)
+        queries = Queries(self.features(images, batch_size), texts)
+        if (strength, balance) == (1.0, 0.0):
+            return self.compose_features(queries, batch_size=batch_size)
+        return self.composed_queries(queries, batch_size=batch_size).at(strength=strength, balance=balance)
 
-    @torch.no_grad()
     def compose_features(self, queries: Queries, *, batch_size: int = 32, allow_blank: bool = False) -> Tensor:
         """`compose` for images whose features are known. Each image's pseudo-words are made once.
 
@@ -161,10 +182,26 @@ class Model:
             ModelError: if the model has no inversion weights.
 
         """
-        inversion = self.require_inversion()
-        features, index = queries.features, queries.reference_index
+        config = self.require_inversion().config
         texts = [prompts.check_text(text, allow_blank) for text in queries.texts]
-        composed = torch.empty(len(texts), self.encoder.joint_width)
+        sentences = [config.sentence(text) for text in texts]
+        return self._encode(queries.features, sentences, queries.reference_index, batch_size=batch_size)
+
+    def composed_queries(self, queries: Queries, *, batch_size: int = 32, allow_blank: bool = False) -> ComposedQueries:
+        """What is needed to steer queries: arguments and errors as of `compose_features`."""
+        composed = self.compose_features(queries, batch_size=batch_size, allow_blank=allow_blank)
+        sentence, count = self.require_inversion().config.sentence(), len(queries.features.image)
+        plain = self._encode(queries.features, [sentence] * count, range(count), batch_size=batch_size)
+        image, index = F.normalize(queries.features.image.float().cpu(), dim=-1), list(queries.reference_index)
+        return ComposedQueries(image=image[index], plain=plain[index], composed=composed)
+
+    @torch.no_grad()
+    def _encode(
+        self, features: VisionFeatures, sentences: Sequence[Sentence], index: Sequence[int], *, batch_size: int
+    ) -> Tensor:
+        """B sentences with the pseudo-words of the images that `index` names, to unit-length features (B, D)."""
+        inversion = self.require_inversion()
+        encoded = torch.empty(len(sentences), self.encoder.joint_width)
         for start in range(0, len(features.image), batch_size):
             stop = start + batch_size
             words = inversion(
@@ -174,10 +211,10 @@ class Model:
             places = [place for place, row in enumerate(index) if start <= row < stop]
             for first in range(0, len(places), batch_size):
                 block = places[first : first + batch_size]
-                sentences = [inversion.config.sentence(texts[place]) for place in block]
                 rows = torch.tensor([index[place] - start for place in block])
-                composed[block] = encode_sentences(self.encoder, sentences, words, rows).cpu()
-        return F.normalize(composed, dim=-1)
+                chosen = [sentences[place] for place in block]
+                encoded[block] = encode_sentences(self.encoder, chosen, words, rows).cpu()
+        return F.normalize(encoded, dim=-1)
 
     def explain(self, image: ImageSource) -> Explanation:
         """Which pseudo-words the image gets, which real words are nearest, and where in the image each one looked.

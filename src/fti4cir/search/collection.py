@@ -117,6 +117,8 @@ class Collection:
         k: int = 10,
         where: str | None = None,
         include_reference: bool = False,
+        strength: float = 1.0,
+        balance: float = 0.0,
     ) -> Results:
         """The k best images, best first.
 
@@ -128,6 +130,8 @@ class Collection:
             k: how many results, at least 1.
             where: an SQL condition over the index's columns, such as `width >= 1000`.
             include_reference: allow the images given as files among the results.
+            strength: how far the text moves the query from the images, at least 0; 1: as trained.
+            balance: how much the images' own features count, from 0 to 1; 0: as trained.
 
         Raises:
             InputError: for a query that says nothing, ImageError for an image that cannot be read.
@@ -137,7 +141,16 @@ class Collection:
         """
         several = cast(Sequence[ImageSource], images if isinstance(images, list | tuple) else [images])
         return Results(
-            self._searcher.search(several, text, without=without, k=k, where=where, include_reference=include_reference)
+            self._searcher.search(
+                several,
+                text,
+                without=without,
+                k=k,
+                where=where,
+                include_reference=include_reference,
+                strength=strength,
+                balance=balance,
+            )
         )
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from ..errors import InputError
 from ..escaping import is_utf8
 from ..images.decode import ImageSource, check_images, content_digest, decode_image, open_image, read_file
+from ..inversion.steering import check_steering
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,8 +40,16 @@ class Result(NamedTuple):
     """Cosine of the query's feature with the image's, -1 to 1."""
 
 
-def check_query(images: Sequence[ImageSource], text: str | None, *, without: str | None = None, k: int = 1) -> None:
-    """Refuse an empty query with an InputError, as `Searcher.search` does, before a model is loaded."""
+def check_query(
+    images: Sequence[ImageSource],
+    text: str | None,
+    *,
+    without: str | None = None,
+    k: int = 1,
+    strength: float = 1.0,
+    balance: float = 0.0,
+) -> None:
+    """Refuse a query that makes no sense with an InputError, as `Searcher.search` does, before a model is loaded."""
     check_images(images)
     for name, words in (("text", text), ("text of what to leave out", without)):
         if words is not None and not isinstance(words, str):
@@ -51,6 +60,9 @@ def check_query(images: Sequence[ImageSource], text: str | None, *, without: str
             raise InputError(f"The {name} is not valid UTF-8: '{words}'.")
     if not images and text is None:
         raise InputError("There is nothing to search for; give an image, a text, or both.")
+    check_steering(strength, balance=balance)
+    if (strength, balance) != (1.0, 0.0) and not (images and text is not None):
+        raise InputError("Strength and balance steer an image with a text; give both, or leave them out.")
     if k < 1:
         raise InputError(f"The number of results must be at least 1, not {k}.")
 
@@ -73,12 +85,15 @@ class Searcher:
         k: int = 10,
         where: str | None = None,
         include_reference: bool = False,
+        strength: float = 1.0,
+        balance: float = 0.0,
     ) -> list[Result]:
         """The k best images of the index, best first.
 
         `images` alone finds similar images, `text` alone finds images that match it, and both together mean "these
         images, but ...". Several images are averaged. `without` says what should not be seen. `where` is an SQL
-        condition over the index's columns (see `fti4cir.search.schema`), for example `width >= 1000`.
+        condition over the index's columns (see `fti4cir.search.schema`), for example `width >= 1000`. `strength` and
+        `balance` steer an image with a text, as in `Model.compose`.
 
         Unless `include_reference` is true, images given as files are not among the results, and neither are
         copies of them.
@@ -88,7 +103,7 @@ class Searcher:
             StoreError: for a condition that cannot be understood.
             ModelError: for an image with a text, if the model has no inversion weights.
         """
-        check_query(images, text, without=without, k=k)
+        check_query(images, text, without=without, k=k, strength=strength, balance=balance)
         decoded: list[Image.Image] = []
         paths: list[str] = []
         digests: list[str] = []
@@ -104,11 +119,19 @@ class Searcher:
                 digests.append(content_digest(data))
                 # Also by its path, because the file may have changed since it was indexed.
                 paths += self._stored_paths(Path(image))
-        query = self._query(decoded, text, without)
+        query = self._query(decoded, text, without, strength=strength, balance=balance)
         hits = self.store.search(query, k, where=where, without_paths=paths, without_digests=digests)
         return [Result(self.store.info.root / hit.path, hit.score) for hit in hits]
 
-    def _query(self, images: list[Image.Image], text: str | None, without: str | None) -> NDArray[np.float32]:
+    def _query(
+        self,
+        images: list[Image.Image],
+        text: str | None,
+        without: str | None,
+        *,
+        strength: float = 1.0,
+        balance: float = 0.0,
+    ) -> NDArray[np.float32]:
         """The query's feature, (D,), unit length."""
         if not images:
             assert text is not None  # `check_query` has refused a query without both
@@ -116,7 +139,8 @@ class Searcher:
         elif text is None:
             features = self.model.encode_images(images)  # (N, D)
         else:
-            features = self.model.compose(images, [text] * len(images))  # (N, D)
+            texts = [text] * len(images)
+            features = self.model.compose(images, texts, strength=strength, balance=balance)  # (N, D)
         query = _unit(_unit(_rows(features)).mean(axis=0))  # (D,)
         if without is not None:
             query = _unit(query - WITHOUT_SHARE * _unit(_rows(self.model.encode_texts([without]))[0]))
