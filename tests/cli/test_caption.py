@@ -68,6 +68,7 @@ def wait_for_a_line(output: Path) -> None:
     raise AssertionError("nothing was written")
 
 
+@pytest.mark.slow
 def test_captions_that_train_takes(
     photos: Path, blip_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -87,6 +88,7 @@ def test_captions_that_train_takes(
     assert "left out: Cannot read '5.png'" in err
 
 
+@pytest.mark.slow
 def test_killed_and_interrupted(
     photos: Path,
     blip_folder: Path,
@@ -175,6 +177,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
         assert part in text
 
 
+@pytest.mark.slow
 def test_the_preprocessing_can_be_chosen(photos: Path, blip_folder: Path, tmp_path: Path) -> None:
     for more in ([], ["--preprocess", "target-pad"], ["--preprocess", "squeeze"]):
         output = tmp_path / f"{len(more)}{more[-1:]}.jsonl"

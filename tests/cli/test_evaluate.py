@@ -181,6 +181,7 @@ def test_a_model_without_weights(shop: Path, clip_folder: Path, capsys: pytest.C
     assert "has no inversion weights, so it cannot compose" in one_error_line(capsys)
 
 
+@pytest.mark.slow
 def test_several_models(
     shop: Path, model: Path, encoder: ClipEncoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -104,6 +104,7 @@ def test_what_is_no_benchmark_or_option(tmp_path: Path, capsys: pytest.CaptureFi
     assert "There is no benchmark 'attributes'; available are: circo, cirr, fashioniq." in one_error_line(capsys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "metrics", "queries", "gallery"),
     [
@@ -155,6 +156,7 @@ def orders(root: Path, pictures: str) -> dict[str, list[str]]:
     }
 
 
+@pytest.mark.slow
 def test_cirr_as_its_authors_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The method `image` asks for what is like the reference, which must itself be taken out."""
     tinybench.cirr(tmp_path)
@@ -173,6 +175,7 @@ def test_cirr_as_its_authors_count(tmp_path: Path, capsys: pytest.CaptureFixture
     assert 0 < found["R@5"] < 1
 
 
+@pytest.mark.slow
 def test_circo_as_its_authors_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Here the reference stays, and it comes first."""
     tinybench.circo(tmp_path)
@@ -197,6 +200,7 @@ def test_circo_as_its_authors_count(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert {value: row["queries"] for value, row in told["by_value"].items()} == {"addition": 2, "negation": 1}
 
 
+@pytest.mark.slow
 def test_missing_images_are_misses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """R@50 finds everything among twelve images, so what is not found is what is missing."""
     tinybench.cirr(tmp_path)
@@ -217,6 +221,7 @@ def test_one_category_and_a_smaller_gallery(tmp_path: Path, capsys: pytest.Captu
     assert "references and targets only" in told["protocol"]
 
 
+@pytest.mark.slow
 def test_a_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tinybench.cirr(tmp_path)
     told = evaluated(capsys, "cirr", "--root", tmp_path, "--limit", 3)

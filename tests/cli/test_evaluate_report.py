@@ -49,6 +49,7 @@ def attributes(shop: Path, *more: str | Path) -> int:
     return evaluate("attributes", *table, "--template", "in {value}", *more)
 
 
+@pytest.mark.slow
 def test_report(shop: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = ["--model", model, "--method", "text,fti4cir", "--json"]
     assert attributes(shop, *given) == 0

@@ -307,6 +307,7 @@ class TestMistakes:
         assert run("index", photos) == 1
         assert one_error_line(capsys.readouterr().err).endswith("No space left on device: /somewhere")
 
+    @pytest.mark.slow
     def test_a_disk_that_takes_no_more(self, photos: Path) -> None:
         run("index", photos)  # the table is there; only its rows cannot grow
         for i in range(50):
@@ -320,6 +321,7 @@ class TestMistakes:
         assert len(Store.open(default_location(photos))) == 54
 
 
+@pytest.mark.slow
 def test_ctrl_c_loses_nothing(tmp_path: Path) -> None:
     for i in range(160):
         save_colour(tmp_path / f"{i:03}.png", (i, 0, 0))
@@ -496,6 +498,7 @@ AT_ONCE = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_what_can_be_known_at_once_is_known_before_torch_is_imported(tmp_path: Path) -> None:
     """One process for all of them: none imports torch, so the next would still see that none did."""
     save_colour(tmp_path / "MINI" / "red.png", "red")
@@ -526,6 +529,7 @@ def test_what_can_be_known_at_once_is_known_before_torch_is_imported(tmp_path: P
 class TestProcess:
     """What only a process of its own can show."""
 
+    @pytest.mark.slow
     def test_a_reader_that_has_gone(self, photos: Path) -> None:
         process = start("search", photos, "--text", "red")
         assert process.stdout is not None
@@ -610,6 +614,7 @@ def test_explain_writes_what_it_is_asked_for(
     assert (tmp_path / "x.html").read_text() == "3 attributes"
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_a_store_that_goes_on(tmp_path: Path) -> None:
     for i in range(160):
         save_colour(tmp_path / f"{i:03}.png", (i, 0, 0))

@@ -47,6 +47,7 @@ def train(folder: Path, clip: Path, *more: str | Path) -> int:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_train(captioned: Path, clip_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     more = ("--epochs", "2", "--batch-size", "4", "--learning-rate", "1e-3", "--seed", "3")
     assert train(captioned, clip_folder, *more) == 0

@@ -26,6 +26,8 @@ from tinydata import SMALL, SMALL_ATTRIBUTES, data, log_of, logged, one_thread
 
 __all__ = ["clip_folder", "data", "one_thread"]
 
+pytestmark = pytest.mark.slow
+
 # Dropout is drawn in each process for its own images: without it, all is as in one process.
 CONFIG = {**SMALL, **SMALL_ATTRIBUTES, "epochs": 2, "network.dropout": 0.0}
 

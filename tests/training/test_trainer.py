@@ -200,6 +200,7 @@ assert run(killed, lambda: None) == 0
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_ends_with_the_same_bits(
     data: SimpleNamespace, clip_folder: Path, tmp_path: Path
 ) -> None:
