@@ -21,10 +21,8 @@ from fti4cir.captions.blip import BlipCaptioner
 from fti4cir.captions.generate import CaptionReport, caption_images
 from fti4cir.captions.table import load_captioned_images
 from fti4cir.errors import InputError
-from tinyblip import blip_folder, build
+from tinyblip import build
 from tinyclip import picture
-
-__all__ = ["blip_folder"]
 
 PICTURES = 11
 BATCH = 3

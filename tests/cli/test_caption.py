@@ -19,10 +19,7 @@ from fti4cir.captions import generate as captioning
 from fti4cir.captions.blip import BlipCaptioner
 from fti4cir.captions.table import load_captioned_images
 from terminal import one_error_line
-from tinyblip import blip_folder
 from tinyclip import picture
-
-__all__ = ["blip_folder"]
 
 # A process of its own, which takes its time over each batch.
 SLOW = """

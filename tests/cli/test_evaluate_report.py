@@ -13,9 +13,7 @@ from fti4cir.models.saved import save_model
 from standin import save_colour
 from terminal import one_error_line
 from tinybench import fashioniq
-from tinyclip import clip_folder, encoder, random_inversion
-
-__all__ = ["clip_folder", "encoder"]
+from tinyclip import random_inversion
 
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220), "black": (10, 10, 10)}
 

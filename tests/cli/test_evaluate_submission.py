@@ -14,9 +14,7 @@ from fti4cir.models.saved import save_model
 from standin import save_colour
 from terminal import one_error_line
 from tinybench import REAL, colour, write_json
-from tinyclip import clip_folder, encoder, random_inversion
-
-__all__ = ["clip_folder", "encoder"]
+from tinyclip import random_inversion
 
 pytestmark = pytest.mark.numeric
 

@@ -16,12 +16,10 @@ from fti4cir import cli
 from fti4cir.inversion.network import FineGrainedInversion
 from fti4cir.training import trainer as training
 from fti4cir.training.step import Stepper
-from models.test_authors_pickle import SETTINGS, release
+from releasednetwork import SETTINGS
 from standin import save_colour
 from terminal import one_error_line
-from tinyclip import clip_folder, random_inversion
-
-__all__ = ["clip_folder", "release"]
+from tinyclip import random_inversion
 
 
 @pytest.fixture

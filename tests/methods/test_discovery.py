@@ -17,10 +17,9 @@ from fti4cir import methods
 from fti4cir.errors import InputError
 from fti4cir.methods import registry
 from fti4cir.models.queries import Queries
-from tinyclip import clip_folder
-from tinydata import SMALL, data, log_of, one_thread
+from tinydata import SMALL, log_of
 
-__all__ = ["clip_folder", "data", "one_thread"]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 UNTRAINED = '''"""Opposite: the image that is least like the reference."""
 

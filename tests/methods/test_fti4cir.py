@@ -20,11 +20,8 @@ from fti4cir.models import loading as checkpoint
 from fti4cir.models.authors_pickle import read_released
 from fti4cir.training.config import TrainingConfig
 from fti4cir.training.objective import Batch, Choice, Corpus, Described, Found
-from released import RELEASED, clip_tiny
-from tinyclip import clip_folder, encoder
+from released import RELEASED
 from tinydata import SMALL_ATTRIBUTES
-
-__all__ = ["clip_folder", "clip_tiny", "encoder"]
 
 pytestmark = pytest.mark.numeric
 

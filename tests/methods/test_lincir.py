@@ -17,10 +17,9 @@ from fti4cir.methods.lincir import LinCirObjective, cleaned, masked, masked_runs
 from fti4cir.methods.registry import create, preset, train
 from fti4cir.models.queries import Queries
 from fti4cir.training.objective import Batch, Corpus
-from tinyclip import clip_folder, encoder
-from tinydata import SMALL, data, log_of, one_thread
+from tinydata import SMALL, log_of
 
-__all__ = ["clip_folder", "data", "encoder", "one_thread"]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize(

@@ -37,12 +37,9 @@ from fti4cir.methods.searle import SearleObjective
 from fti4cir.methods.searle_oti import OptimizedInversion
 from fti4cir.models.queries import Queries
 from fti4cir.training.objective import Batch, Corpus
-from tinyclip import clip_folder, encoder
-from tinydata import SMALL, data, log_of, one_thread
+from tinydata import SMALL, log_of
 
-__all__ = ["clip_folder", "data", "encoder", "one_thread"]
-
-pytestmark = pytest.mark.numeric
+pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("one_thread")]
 
 CONCEPTS = {f"a {colour} {kind}": ["on grass", "in the snow"] for colour in ("red", "black") for kind in ("dog", "cat")}
 

@@ -19,9 +19,7 @@ from fti4cir.models import loading, names
 from fti4cir.models.authors_pickle import our_name
 from fti4cir.models.loading import load, load_all
 from fti4cir.models.saved import save_model
-from tinyclip import build, clip_folder, encoder, picture, random_inversion
-
-__all__ = ["clip_folder", "encoder"]
+from tinyclip import build, picture, random_inversion
 
 
 @pytest.fixture

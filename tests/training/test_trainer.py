@@ -38,10 +38,9 @@ from fti4cir.training.distributed import World
 from fti4cir.training.state import make_optimizer
 from fti4cir.training.step import Stepper
 from fti4cir.training.trainer import Training
-from tinyclip import clip_folder, encoder
-from tinydata import SMALL, SMALL_ATTRIBUTES, data, log_of, logged, one_thread, weights_of
+from tinydata import SMALL, SMALL_ATTRIBUTES, log_of, logged, weights_of
 
-__all__ = ["clip_folder", "data", "encoder", "one_thread"]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 FINE = {**SMALL, **SMALL_ATTRIBUTES}
 CONFIG = preset("composed", **FINE)
