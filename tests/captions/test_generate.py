@@ -248,6 +248,7 @@ assert run(folder / "killed.jsonl", lambda: None) == 0
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment(with_broken: Path, tmp_path: Path, blip_folder: Path) -> None:
     environment = {
         **os.environ,

@@ -154,11 +154,13 @@ def run_with(more: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_command_line_names_a_new_method_in_its_help(more: Path) -> None:
     assert "the-opposite" in run_with(more, "evaluate", "cirr", "--help").stdout
     assert "echo" in run_with(more, "train", "--help").stdout
 
 
+@pytest.mark.slow
 def test_an_unknown_method_is_refused_before_torch_is_imported(more: Path, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("image,caption\n")
     for arguments in (

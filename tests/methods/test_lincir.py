@@ -99,6 +99,7 @@ def test_captions_are_cleaned() -> None:
     assert cleaned(" <PERSON> pays $5 in Rome ") == "person pays 5 in rome"
 
 
+@pytest.mark.slow
 def test_published_noise_and_loss(encoder: ClipEncoder) -> None:
     """The network sees the raw feature with u * n, u uniform in [0, 1), n normal; images have no effect."""
     config = preset("lincir")
@@ -151,6 +152,7 @@ def test_images_lend_only_the_length_of_their_features(encoder: ClipEncoder) -> 
     assert all(parameter.grad is not None for parameter in network.parameters())
 
 
+@pytest.mark.slow
 def test_it_learns_and_composes_in_its_own_words(data: SimpleNamespace, clip_folder: Path, tmp_path: Path) -> None:
     config = preset("lincir-quick", **{**SMALL, "epochs": 6})
     train(config, data.pictures, data.captions, clip_folder, tmp_path / "m")

@@ -144,6 +144,7 @@ def test_sentences_about_classes(few_classes: tuple[str, ...]) -> None:
     assert concepts.draw([[6]], [Random(0)]) == [Phrase(("a photo of", Slot.SUBJECT), ("a photo of Zebra",))]
 
 
+@pytest.mark.slow
 def test_features_of_classes_are_means_over_the_templates(encoder: ClipEncoder, few_classes: tuple[str, ...]) -> None:
     for place, name in enumerate(few_classes):
         total = torch.zeros(encoder.joint_width)
@@ -231,6 +232,7 @@ def test_the_published_optimisation(
     torch.testing.assert_close(again, found[[1, 0]], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_optimisation_draws_among_all_templates(
     encoder: ClipEncoder, image: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,7 @@ def shown_in_readme() -> list[tuple[str, float]]:
     return [(line[2], float(line[1])) for line in lines if line[:1] == ["1"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", EXPECTED)
 def test_each_example_needs_its_image_and_its_text(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if kind == "skimage":
