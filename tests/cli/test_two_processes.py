@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 import fti4cir
-from cli.test_run import run, start
 from fti4cir.cli import searching
 from fti4cir.search.locations import default_location
 from fti4cir.search.store import Store
 from standin import ColourModel, save_colour
+from terminal import run, start
 
 IMAGES = 80
 
