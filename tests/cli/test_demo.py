@@ -28,14 +28,14 @@ def test_images_of_ones_own(
 
 def test_photos_within_scikit_image(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("skimage")
-    monkeypatch.setattr(demo, "_STAMPS", Path("/nowhere"))
+    monkeypatch.setattr(demo, "STAMPS", Path("/nowhere"))
     chosen = demo.choose_images()
     for example in chosen.examples:
         assert example.image is None or (chosen.folder / example.image).is_file()
 
 
 def test_no_images(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "_STAMPS", Path("/nowhere"))
+    monkeypatch.setattr(demo, "STAMPS", Path("/nowhere"))
     monkeypatch.setattr(demo, "find_spec", lambda name: None)
     assert run("demo") == 1
     assert "--folder" in one_error_line(capsys)

@@ -20,11 +20,6 @@ COLOURS = {"Red": (220, 30, 30), "Blue": (30, 30, 220), "Black": (10, 10, 10)}
 
 
 @pytest.fixture(scope="module")
-def model(encoder: ClipEncoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model(tmp_path_factory.mktemp("model"), random_inversion(), encoder=encoder, trained={})
-
-
-@pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two images for each colour of shirts and shoes: each is the reference of two queries."""
     folder = tmp_path_factory.mktemp("shop")

@@ -12,13 +12,12 @@ import torch
 from torch import nn
 
 import fti4cir
-from fti4cir import cli
 from fti4cir.inversion.network import FineGrainedInversion
 from fti4cir.training import trainer as training
 from fti4cir.training.step import Stepper
 from releasednetwork import SETTINGS
 from standin import save_colour
-from terminal import one_error_line
+from terminal import one_error_line, run
 from tinyclip import random_inversion
 
 
@@ -32,10 +31,6 @@ def captioned(tmp_path: Path) -> Path:
     (tmp_path / "pictures" / "0.png").write_text("<html>")
     (tmp_path / "captions.jsonl").write_text("\n".join(map(json.dumps, lines)))
     return tmp_path
-
-
-def run(*arguments: str | Path) -> int:
-    return cli.run([str(argument) for argument in arguments])
 
 
 def train(folder: Path, clip: Path, *more: str | Path) -> int:
