@@ -145,7 +145,7 @@ def test_a_disk_that_takes_no_more(photos: Path) -> None:
         save_colour(photos / f"{i}.png", (i, i, i))
     limit = (1000, 1000)  # bytes a file
     process = start("index", photos, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 1
     assert "Cannot write to the index" in error_line(err)
     assert run("index", photos) == 0
@@ -162,14 +162,14 @@ def test_ctrl_c_loses_nothing(tmp_path: Path) -> None:
         time.sleep(0.05)
     time.sleep(1.5)  # two or three batches of five
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert out == ""
     assert "what is done is kept" in error_line(err)
     kept = len(Store.open(default_location(tmp_path)))
     assert 0 < kept < 160
     process = start("index", tmp_path, "--json")
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=300)
     report = json.loads(out)
     assert (report["added"], report["unchanged"], report["total"]) == (160 - kept, kept, 160)
 
@@ -183,7 +183,7 @@ def test_a_killed_process_leaves_a_store_that_goes_on(tmp_path: Path) -> None:
         time.sleep(0.05)
     time.sleep(0.5)
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert run("index", tmp_path) == 0
     assert len(Store.open(default_location(tmp_path))) == 160
     shutil.rmtree(default_location(tmp_path))
