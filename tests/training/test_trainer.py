@@ -210,7 +210,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stderr
