@@ -3,7 +3,6 @@
 import shutil
 from pathlib import Path
 
-import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -11,14 +10,12 @@ RELEASED = Path(__file__).parent / "reference"
 _TABLE = "text_model.embeddings.token_embedding.weight"
 
 
-@pytest.fixture(scope="session")
-def clip_tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small CLIP as a folder that `transformers` reads.
+def write_clip(folder: Path) -> Path:
+    """Write the small CLIP as a folder that `transformers` reads.
 
     Only the token embeddings that the tests use are kept with them. The others are filled in with not-a-number, so that
     a test that needs another one fails.
     """
-    folder = tmp_path_factory.mktemp("released") / "clip-tiny"
     shutil.copytree(RELEASED / "clip-tiny", folder)
     weights = load_file(folder / "weights.safetensors")
     (folder / "weights.safetensors").unlink()

@@ -49,7 +49,12 @@ def test_the_command_line_shows_the_log_as_plain_lines(
 
 @pytest.mark.parametrize("module", ["captions.generate", "search.indexing", "features.cache"])
 def test_without_a_logging_setup_nothing_is_printed(module: str) -> None:
-    code = f"import fti4cir.{module} as module; module._logger.warning('left out'); module._logger.info('news')"
+    code = (
+        f"import logging, fti4cir.{module}\n"
+        f"logger = logging.getLogger('fti4cir.{module}')\n"
+        "logger.warning('left out')\n"
+        "logger.info('news')\n"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
 

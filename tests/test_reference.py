@@ -16,9 +16,7 @@ from fti4cir.methods.fti4cir import InversionWeights
 from fti4cir.models.authors_pickle import our_name, read_released
 from fti4cir.models.loading import load
 from fti4cir.training import losses
-from released import RELEASED, clip_tiny
-
-__all__ = ["clip_tiny"]
+from released import RELEASED
 
 pytestmark = pytest.mark.numeric
 THRESHOLDS = (0.02, 0.05, 0.5)

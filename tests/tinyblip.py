@@ -1,9 +1,8 @@
-"""A random BLIP small enough to make in a test, with a vocabulary of a few words, and a fixture of it."""
+"""A random BLIP small enough to make in a test, with a vocabulary of a few words."""
 
 import json
 from pathlib import Path
 
-import pytest
 import torch
 from transformers import BlipConfig, BlipForConditionalGeneration
 
@@ -44,8 +43,3 @@ def build(folder: Path, seed: int = 3) -> Path:
     processor = {"image_processor_type": "BlipImageProcessor", "image_mean": MEAN, "image_std": STD, "size": size}
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))
     return folder
-
-
-@pytest.fixture(scope="session")
-def blip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("tiny") / "blip")

@@ -1,17 +1,14 @@
-"""A random CLIP small enough to make in a test, with a byte-level vocabulary of a few words, and fixtures of it."""
+"""A random CLIP small enough to make in a test, with a byte-level vocabulary of a few words."""
 
 import json
 from pathlib import Path
 
-import pytest
 import torch
 from PIL import Image
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPConfig, CLIPModel
 
-from fti4cir.backbones.clip import ClipEncoder
 from fti4cir.inversion.network import FineGrainedInversion, InversionConfig
-from fti4cir.models.loading import load
 
 WORDS = ("photo", "with", "but", "red", "dog", "cat", "black", "striped", "grass")
 JOINT, VISION, TOKEN = 24, 48, 32
@@ -75,7 +72,7 @@ def build(folder: Path, seed: int = 0) -> Path:
 
 
 def random_inversion(seed: int = 0, **changes: object) -> FineGrainedInversion:
-    """An inversion network that fits the tiny CLIP; K 6 and M 4 unless told otherwise."""
+    """An inversion network that fits the tiny CLIP; K 6 and M 4 unless changed."""
     torch.manual_seed(seed)
     settings = {"num_latent": 6, "max_attributes": 4, **changes}
     return FineGrainedInversion(InversionConfig(JOINT, VISION, TOKEN, **settings)).eval()
@@ -86,13 +83,3 @@ def picture(seed: int = 0, size: tuple[int, int] = (48, 40)) -> Image.Image:
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 256, (size[1], size[0], 3), dtype=torch.uint8, generator=generator)
     return Image.fromarray(pixels.numpy())
-
-
-@pytest.fixture(scope="session")
-def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("tiny") / "clip")
-
-
-@pytest.fixture(scope="session")
-def encoder(clip_folder: Path) -> ClipEncoder:
-    return load(clip_folder, device="cpu").encoder

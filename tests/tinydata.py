@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
-import pytest
-import torch
 from PIL import Image
 
 PICTURES = 40  # of which four are kept out of training
@@ -19,14 +17,8 @@ SMALL_ATTRIBUTES = {"network.num_latent": 6, "network.max_attributes": 3}
 """For the methods that have any."""
 
 
-@pytest.fixture(scope="session")
-def data(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """Plain images of a few colours and shapes, and a file that is none."""
-    return write_data(tmp_path_factory.mktemp("data"))
-
-
 def write_data(folder: Path) -> SimpleNamespace:
-    """A folder `images` and a file `captions`."""
+    """Plain images of a few colours and shapes, and a file that is none, in a folder `pictures`; a file `captions`."""
     lines = [{"image": "broken.png", "subject": "a red dog", "attribute": "on grass"}]
     for number in range(PICTURES):
         colour, pixel = list(COLOURS.items())[number % 4]
@@ -40,15 +32,6 @@ def write_data(folder: Path) -> SimpleNamespace:
     (folder / "pictures" / "broken.png").write_text("<html>")
     (folder / "captions.jsonl").write_text("\n".join(map(json.dumps, lines)))
     return SimpleNamespace(pictures=folder / "pictures", captions=folder / "captions.jsonl")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """For so small a network, several threads only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @contextmanager

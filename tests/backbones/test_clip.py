@@ -10,10 +10,7 @@ import torch
 from fti4cir.backbones.clip import ClipEncoder
 from fti4cir.images.preprocess import square
 from fti4cir.models.loading import load
-from released import clip_tiny
-from tinyclip import INPUT_SIZE, JOINT, TOKEN, VISION, build, clip_folder, encoder, picture
-
-__all__ = ["clip_folder", "clip_tiny", "encoder"]
+from tinyclip import INPUT_SIZE, JOINT, TOKEN, VISION, build, picture
 
 pytestmark = pytest.mark.numeric
 

@@ -19,11 +19,9 @@ from fti4cir.captions.split import cut_last_word
 from fti4cir.cli import training as commands
 from fti4cir.errors import InputError, ModelError
 from fti4cir.images.preprocess import square
-from tinyblip import INPUT_SIZE, MEAN, SPECIAL, STD, WORDS, blip_folder, build
+from tinyblip import INPUT_SIZE, MEAN, SPECIAL, STD, WORDS, build
 from tinyclip import build as build_clip
 from tinyclip import picture
-
-__all__ = ["blip_folder"]
 
 START, END = len(SPECIAL) + len(WORDS), SPECIAL.index("[SEP]")
 

@@ -21,10 +21,8 @@ from fti4cir.captions.blip import BlipCaptioner
 from fti4cir.captions.generate import CaptionReport, caption_images
 from fti4cir.captions.table import load_captioned_images
 from fti4cir.errors import InputError
-from tinyblip import blip_folder, build
+from tinyblip import build
 from tinyclip import picture
-
-__all__ = ["blip_folder"]
 
 PICTURES = 11
 BATCH = 3
@@ -187,9 +185,9 @@ from pathlib import Path
 import transformers, torch
 from fti4cir.captions import output as output_
 from fti4cir.captions.generate import caption_images
-from test_generate import BATCH
 
-photos, blip, folder = map(Path, sys.argv[1:])
+photos, blip, folder = map(Path, sys.argv[1:4])
+batch_size = int(sys.argv[4])
 real_append = output_.append
 
 def die():
@@ -228,7 +226,7 @@ def run(output, patch):
     child = os.fork()
     if not child:
         patch()
-        caption_images(photos, output, model=blip, batch_size=BATCH)
+        caption_images(photos, output, model=blip, batch_size=batch_size)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
@@ -250,13 +248,14 @@ assert run(folder / "killed.jsonl", lambda: None) == 0
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment(with_broken: Path, tmp_path: Path, blip_folder: Path) -> None:
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1]), *sys.path]),
+        "PYTHONPATH": os.pathsep.join(sys.path),
     }
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, with_broken, blip_folder, tmp_path],
+        [sys.executable, "-c", KILLED, with_broken, blip_folder, tmp_path, str(BATCH)],
         env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

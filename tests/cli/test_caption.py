@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,11 +15,8 @@ from fti4cir import cli
 from fti4cir.captions import generate as captioning
 from fti4cir.captions.blip import BlipCaptioner
 from fti4cir.captions.table import load_captioned_images
-from terminal import one_error_line
-from tinyblip import blip_folder
+from terminal import one_error_line, run, start
 from tinyclip import picture
-
-__all__ = ["blip_folder"]
 
 # A process of its own, which takes its time over each batch.
 SLOW = """
@@ -44,20 +38,8 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "my photos"
 
 
-def run(*arguments: str | Path) -> int:
-    return cli.run([str(argument) for argument in arguments])
-
-
 def caption(photos: Path, blip: Path, output: Path, *more: str) -> list[str | Path]:
     return ["caption", photos, "--output", output, "--model", blip, "--batch-size", "2", *more]
-
-
-def start(arguments: list[str | Path]) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
-    return subprocess.Popen(
-        [sys.executable, "-c", SLOW, *map(str, arguments)],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
 
 
 def wait_for_a_line(output: Path) -> None:
@@ -68,6 +50,7 @@ def wait_for_a_line(output: Path) -> None:
     raise AssertionError("nothing was written")
 
 
+@pytest.mark.slow
 def test_captions_that_train_takes(
     photos: Path, blip_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -87,6 +70,7 @@ def test_captions_that_train_takes(
     assert "left out: Cannot read '5.png'" in err
 
 
+@pytest.mark.slow
 def test_killed_and_interrupted(
     photos: Path,
     blip_folder: Path,
@@ -96,7 +80,7 @@ def test_killed_and_interrupted(
 ) -> None:
     assert run(*caption(photos, blip_folder, tmp_path / "whole.jsonl")) == 0
     output = tmp_path / "captions.jsonl"
-    process = start(caption(photos, blip_folder, output))
+    process = start(*caption(photos, blip_folder, output), program=SLOW)
     wait_for_a_line(output)
     process.kill()
     process.communicate()
@@ -175,6 +159,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
         assert part in text
 
 
+@pytest.mark.slow
 def test_the_preprocessing_can_be_chosen(photos: Path, blip_folder: Path, tmp_path: Path) -> None:
     for more in ([], ["--preprocess", "target-pad"], ["--preprocess", "squeeze"]):
         output = tmp_path / f"{len(more)}{more[-1:]}.jsonl"

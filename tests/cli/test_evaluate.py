@@ -12,18 +12,11 @@ from fti4cir.backbones.clip import ClipEncoder
 from fti4cir.models.saved import save_model
 from standin import save_colour
 from terminal import one_error_line
-from tinyclip import clip_folder, encoder, random_inversion
-
-__all__ = ["clip_folder", "encoder"]
+from tinyclip import random_inversion
 
 pytestmark = pytest.mark.numeric
 
 COLOURS = {"Red": (220, 30, 30), "Blue": (30, 30, 220), "Black": (10, 10, 10)}
-
-
-@pytest.fixture(scope="module")
-def model(encoder: ClipEncoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model(tmp_path_factory.mktemp("model"), random_inversion(), encoder=encoder, trained={})
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +174,7 @@ def test_a_model_without_weights(shop: Path, clip_folder: Path, capsys: pytest.C
     assert "has no inversion weights, so it cannot compose" in one_error_line(capsys)
 
 
+@pytest.mark.slow
 def test_several_models(
     shop: Path, model: Path, encoder: ClipEncoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,21 +8,11 @@ from pathlib import Path
 import pytest
 
 from fti4cir import cli
-from fti4cir.backbones.clip import ClipEncoder
-from fti4cir.models.saved import save_model
 from standin import save_colour
 from terminal import one_error_line
 from tinybench import fashioniq
-from tinyclip import clip_folder, encoder, random_inversion
-
-__all__ = ["clip_folder", "encoder"]
 
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220), "black": (10, 10, 10)}
-
-
-@pytest.fixture(scope="module")
-def model(encoder: ClipEncoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model(tmp_path_factory.mktemp("model"), random_inversion(), encoder=encoder, trained={})
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +39,7 @@ def attributes(shop: Path, *more: str | Path) -> int:
     return evaluate("attributes", *table, "--template", "in {value}", *more)
 
 
+@pytest.mark.slow
 def test_report(shop: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = ["--model", model, "--method", "text,fti4cir", "--json"]
     assert attributes(shop, *given) == 0

@@ -10,24 +10,15 @@ import pytest
 
 from fti4cir import cli
 from fti4cir.backbones.clip import ClipEncoder
-from fti4cir.models.saved import save_model
 from standin import save_colour
 from terminal import one_error_line
 from tinybench import REAL, colour, write_json
-from tinyclip import clip_folder, encoder, random_inversion
-
-__all__ = ["clip_folder", "encoder"]
 
 pytestmark = pytest.mark.numeric
 
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="the benchmarks' annotation files are not beside the project")
 
 PICTURES = 54  # enough for fifty predictions without the reference
-
-
-@pytest.fixture(scope="module")
-def model(encoder: ClipEncoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model(tmp_path_factory.mktemp("model"), random_inversion(), encoder=encoder, trained={})
 
 
 @pytest.fixture(scope="module")

@@ -189,6 +189,7 @@ def test_any_command_line(folder: Path, line: list[str], encoding: str) -> None:
     check(line, encoding)
 
 
+@pytest.mark.slow
 @quick
 @given(searches, encodings)
 def test_any_search(folder: Path, line: list[str], encoding: str) -> None:

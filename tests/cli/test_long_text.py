@@ -5,9 +5,7 @@ from pathlib import Path
 import pytest
 
 from fti4cir import cli
-from tinyclip import clip_folder, picture
-
-__all__ = ["clip_folder"]
+from tinyclip import picture
 
 
 @pytest.mark.parametrize(

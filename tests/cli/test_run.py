@@ -1,256 +1,28 @@
-"""The command line as a user types it."""
+"""What all commands of the command line have in common, as a user types them."""
 
 from __future__ import annotations
 
 import json
 import os
-import resource
-import shutil
 import signal
 import subprocess
 import sys
-import time
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-import fti4cir
 from fti4cir import cli
 from fti4cir.errors import ModelError
-from fti4cir.models import names
-from fti4cir.search import demo, indexing
+from fti4cir.search import indexing
 from fti4cir.search.locations import default_location
 from fti4cir.search.schema import Row, StoreInfo
 from fti4cir.search.store import Store
-from standin import ColourModel, save_colour
+from standin import save_colour
+from terminal import error_line, one_error_line, run, start
 
-# A process of its own, with the stand-in for the bundled model.
-PROGRAM = """
-import sys, fti4cir
-from standin import ColourModel
-fti4cir.load = lambda name: ColourModel(seconds_a_batch={seconds})
-from fti4cir.__main__ import main
-main()
-"""
-
-
-@pytest.fixture(autouse=True)
-def models(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Load the stand-in instead of real weights; gives the names that were asked for."""
-    asked: list[str] = []
-
-    def load(name: str) -> ColourModel:
-        asked.append(name)
-        return ColourModel(name=name, fingerprint="colours-1" if name == "mini" else f"colours-{name}")
-
-    monkeypatch.setattr(fti4cir, "load", load, raising=False)
-    monkeypatch.setattr(names, "fetch", names.check)  # nothing to download
-    return asked
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    folder = tmp_path / "my photos"
-    save_colour(folder / "red.jpg", (230, 20, 20))
-    save_colour(folder / "más" / "синий.png", (20, 20, 230))
-    save_colour(folder / "magenta.webp", (230, 20, 230))
-    save_colour(folder / "green.gif", (20, 230, 20))
-    (folder / "broken.jpg").write_text("<html>not found</html>")
-    return folder
-
-
-def run(*arguments: str | Path) -> int:
-    return cli.run([str(argument) for argument in arguments])
-
-
-def start(*arguments: str | Path, seconds: float = 0.0, **options: object) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM.format(seconds=seconds), *map(str, arguments)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell's background jobs ignore Ctrl-C, and so would their children.
-        **{"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **options},
-    )
-
-
-def one_error_line(err: str) -> str:
-    lines = [line for line in err.splitlines() if line.startswith("fti4cir: error: ")]
-    assert len(lines) == 1
-    assert err.splitlines()[-1] == lines[0]
-    assert "Traceback" not in err
-    return lines[0]
-
-
-class TestIndex:
-    def test_json_fields_are_exact(self, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert run("index", photos, "--json") == 0
-        out, err = capsys.readouterr()
-        report = json.loads(out)
-        assert list(report) == ["added", "updated", "unchanged", "removed", "moved", "skipped", "total"]
-        assert [report[key] for key in ("added", "updated", "unchanged", "removed", "total")] == [4, 0, 0, 0, 4]
-        assert [list(skip) for skip in report["skipped"]] == [["path", "reason"]]
-        assert report["skipped"][0]["path"] == str(photos / "broken.jpg")
-        assert "broken.jpg" in err
-
-    def test_for_people(self, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert run("index", photos) == 0
-        assert capsys.readouterr().out == "4 images: 4 added, 0 updated, 0 unchanged, 0 removed, 0 moved, 1 skipped\n"
-        assert run("index", photos) == 0
-        assert "0 added, 0 updated, 4 unchanged" in capsys.readouterr().out
-
-    def test_images_of_other_kinds_are_named_in_one_line_a_kind(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        folder = tmp_path / "raw"
-        folder.mkdir()
-        for name in ("a.CR2", "b.nef", "c.psd", "notes.txt"):
-            (folder / name).touch()
-        assert run("index", folder) == 0
-        out, err = capsys.readouterr()
-        assert out.startswith("0 images")
-        lines = [line for line in err.splitlines() if "not supported" in line]
-        assert len(lines) == 2
-        assert "2 camera RAW files (.cr2, .nef)" in lines[1]
-        assert "1 Photoshop file (.psd)" in lines[0]
-        assert run("search", folder, "--text", "red") == 0
-        assert "camera RAW" in capsys.readouterr().err
-        assert run("index", folder, "--json") == 0
-        skipped = json.loads(capsys.readouterr().out)["skipped"]
-        assert [Path(one["path"]).name for one in skipped] == ["a.CR2", "b.nef", "c.psd"]
-        assert all("export it as JPEG or PNG" in one["reason"] for one in skipped)
-
-    def test_an_image_cut_short_is_indexed_and_said_to_be_cut(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        path = save_colour(tmp_path / "photos" / "cut.bmp", "red", (60, 60))
-        path.write_bytes(path.read_bytes()[:-2000])
-        assert run("index", tmp_path / "photos") == 0
-        out, err = capsys.readouterr()
-        assert out.startswith("1 image: 1 added")
-        assert f"warning: The file '{path}' is cut short or damaged: 20 % of the image is missing" in err
-        assert run("search", tmp_path / "photos", "--image", path) == 0
-        assert capsys.readouterr().err.count("is cut short") == 1
-
-    def test_another_place(self, photos: Path, tmp_path: Path) -> None:
-        assert run("index", photos, "--store", tmp_path / "s") == 0
-        assert len(Store.open(tmp_path / "s")) == 4
-        assert not default_location(photos).exists()
-
-    def test_the_model_is_named_and_a_better_one_once_a_folder(
-        self, photos: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        hints = []
-        for command in (["index", photos], ["index", photos], ["search", photos, "--text", "red"]):
-            assert run(*command) == 0
-            err = capsys.readouterr().err
-            assert err.count("model: mini") == 1
-            hints.append(err.count("--model vit-l-14"))
-        assert hints == [1, 0, 0]
-
-    def test_no_hint_before_an_error(self, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert run("search", photos, "--text", "red", "--where", "1 / (width - width) > 0") == 1
-        err = capsys.readouterr().err
-        assert "vit-l-14" not in err
-        assert "Cannot use the condition" in one_error_line(err)
-        assert "ivide by zero" in one_error_line(err)
-
-    def test_a_store_is_brought_up_to_date_with_its_own_model(self, photos: Path, models: list[str]) -> None:
-        assert run("index", photos, "--model", "vit-l-14") == 0
-        assert run("index", photos) == 0
-        assert run("search", photos, "--text", "red") == 0
-        assert models == ["vit-l-14"] * 3
-
-
-class TestOneIndexAModel:
-    def test_another_model_gets_an_index_of_its_own(
-        self, photos: Path, models: list[str], capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        query = ["search", photos, "--text", "red", "--json"]
-        assert run(*query) == 0
-        assert run(*query, "--model", "vit-l-14") == 0
-        assert "4 added" in capsys.readouterr().err  # made on demand
-        places = sorted(path.name for path in default_location(photos).iterdir() if path.name[0].isdigit())
-        assert places == ["2-vit-l-14"]
-        assert len(Store.open(default_location(photos) / "2-vit-l-14")) == 4
-        assert run(*query, "--model", "mini") == 0
-        assert run(*query, "--model", "vit-l-14") == 0
-        assert "added" not in capsys.readouterr().err  # each is kept
-        assert models == ["mini", "vit-l-14", "mini", "vit-l-14"]
-
-    def test_without_a_model_the_index_that_was_made_last(self, photos: Path, models: list[str]) -> None:
-        for name in ("vit-l-14", "someone/clip", "mini"):
-            assert run("index", photos, "--model", name) == 0
-        save_colour(photos / "new.png", "white")
-        assert run("index", photos, "--model", "vit-l-14") == 0  # to bring one up to date changes nothing
-        assert run("search", photos, "--text", "red") == 0
-        assert models[-1] == "mini"
-        places = sorted(path.name for path in default_location(photos).iterdir() if path.name[0].isdigit())
-        assert places == ["2-clip", "3-mini"]
-
-    def test_a_store_of_another_model_is_refused_before_that_is_loaded(
-        self, photos: Path, tmp_path: Path, models: list[str], capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        assert run("index", photos, "--store", tmp_path / "s") == 0
-        models.clear()
-        capsys.readouterr()
-        for command in (["search", tmp_path / "s", "--text", "red"], ["index", photos, "--store", tmp_path / "s"]):
-            assert run(*command, "--model", "vit-l-14") == 1
-            message = one_error_line(capsys.readouterr().err)
-            assert "was made with the model 'mini', not 'vit-l-14'; leave the model out" in message
-        assert models == []
-
-
-class TestSearch:
-    def search(self, capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> list[str]:
-        assert run("search", *arguments, "--json") == 0
-        answer = json.loads(capsys.readouterr().out)
-        assert answer["model"] == "mini"
-        scores = [result["score"] for result in answer["results"]]
-        assert scores == sorted(scores, reverse=True)
-        assert all(list(result) == ["path", "score"] and Path(result["path"]).is_file() for result in answer["results"])
-        return [Path(result["path"]).stem for result in answer["results"]]
-
-    def test_a_folder_is_indexed_on_first_use_and_kept_up_to_date(
-        self, photos: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        assert self.search(capsys, photos, "--text", "green", "-k", "1") == ["green"]
-        save_colour(photos / "purer.png", (0, 255, 0))
-        (photos / "green.gif").unlink()
-        assert self.search(capsys, photos, "--text", "green", "-k", "1") == ["purer"]
-
-    def test_a_store(self, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        run("index", photos, "--store", tmp_path / "s")
-        capsys.readouterr()
-        (photos / "green.gif").rename(photos / "renamed.gif")  # a store is searched as it is
-        assert run("search", tmp_path / "s", "--text", "green", "--json", "-k", "1") == 0
-        assert json.loads(capsys.readouterr().out)["results"][0]["path"].endswith("green.gif")
-
-    def test_every_kind_of_query(self, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        red = photos / "red.jpg"
-        assert self.search(capsys, photos, "--image", red)[0] == "magenta"
-        assert self.search(capsys, photos, "--image", red, "--text", "blue", "-k", "1") == ["magenta"]
-        assert "red" not in self.search(capsys, photos, "--image", red, "--text", "red")
-        assert self.search(capsys, photos, "--image", red, "--include-reference")[0] == "red"
-        two = self.search(capsys, photos, "--image", red, "--image", photos / "más" / "синий.png")
-        assert two == ["magenta", "green"]
-        assert self.search(capsys, photos, "--text", "red blue", "--without", "blue", "-k", "1") == ["red"]
-        assert self.search(capsys, photos, "--text", "red", "--where", "path LIKE 'más/%'") == ["синий"]
-
-    def test_for_people(
-        self, photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.chdir(photos)
-        assert run("search", ".", "--text", "blue", "-k", "2") == 0
-        head, first, _ = capsys.readouterr().out.splitlines()
-        assert head.split() == ["rank", "score", "image"]
-        assert first.split() == ["1", "1.000", "más/синий.png"]
-        assert run("search", ".", "--text", "blue", "--where", "width > 9999") == 0
-        assert capsys.readouterr().out == "no images\n"
+pytestmark = pytest.mark.usefixtures("asked_models")
 
 
 class TestMistakes:
@@ -295,7 +67,7 @@ class TestMistakes:
         assert run(*(argument.replace("PHOTOS", str(photos)) for argument in arguments)) == status
         out, err = capsys.readouterr()
         assert out == ""
-        assert says in one_error_line(err)
+        assert says in error_line(err)
 
     def test_an_error_of_the_system(
         self, photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -305,71 +77,7 @@ class TestMistakes:
 
         monkeypatch.setattr(indexing, "index_folder", full)
         assert run("index", photos) == 1
-        assert one_error_line(capsys.readouterr().err).endswith("No space left on device: /somewhere")
-
-    def test_a_disk_that_takes_no_more(self, photos: Path) -> None:
-        run("index", photos)  # the table is there; only its rows cannot grow
-        for i in range(50):
-            save_colour(photos / f"{i}.png", (i, i, i))
-        limit = (1000, 1000)  # bytes a file
-        process = start("index", photos, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
-        _, err = process.communicate(timeout=60)
-        assert process.returncode == 1
-        assert "Cannot write to the index" in one_error_line(err)
-        assert run("index", photos) == 0
-        assert len(Store.open(default_location(photos))) == 54
-
-
-def test_ctrl_c_loses_nothing(tmp_path: Path) -> None:
-    for i in range(160):
-        save_colour(tmp_path / f"{i:03}.png", (i, 0, 0))
-    process = start("index", tmp_path, "--json", seconds=0.5)
-    wait_until = time.monotonic() + 60
-    while not default_location(tmp_path).exists() and time.monotonic() < wait_until:
-        time.sleep(0.05)
-    time.sleep(1.5)  # two or three batches of five
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert out == ""
-    assert "what is done is kept" in one_error_line(err)
-    kept = len(Store.open(default_location(tmp_path)))
-    assert 0 < kept < 160
-    process = start("index", tmp_path, "--json")
-    out, _ = process.communicate(timeout=60)
-    report = json.loads(out)
-    assert (report["added"], report["unchanged"], report["total"]) == (160 - kept, kept, 160)
-
-
-class TestDemo:
-    def test_images_of_ones_own(
-        self, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        (photos / "broken.jpg").unlink()
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        assert run("demo", "--folder", photos) == 0
-        out = capsys.readouterr().out
-        assert out.startswith(f"4 images of {photos}\n")
-        assert 'green.gif, but "in red"' in out
-        assert "fti4cir search FOLDER" in out
-        assert not default_location(photos).exists()  # nothing is left in the folder
-
-    def test_photos_within_scikit_image(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        pytest.importorskip("skimage")
-        monkeypatch.setattr(demo, "_STAMPS", Path("/nowhere"))
-        chosen = demo.choose_images()
-        for example in chosen.examples:
-            assert example.image is None or (chosen.folder / example.image).is_file()
-
-    def test_no_images(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(demo, "_STAMPS", Path("/nowhere"))
-        monkeypatch.setattr(demo, "find_spec", lambda name: None)
-        assert run("demo") == 1
-        assert "--folder" in one_error_line(capsys.readouterr().err)
-        assert run("demo", "--folder", tmp_path) == 1
-        assert "There are no images" in one_error_line(capsys.readouterr().err)
+        assert one_error_line(capsys).endswith("No space left on device: /somewhere")
 
 
 class TestProgram:
@@ -390,9 +98,9 @@ class TestProgram:
 
     def test_what_is_wrong_with_an_option_is_a_sentence(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert run("search", ".", "-k", "0") == 2
-        assert one_error_line(capsys.readouterr().err).endswith(" equal to 1. See fti4cir --help.")
+        assert one_error_line(capsys).endswith(" equal to 1. See fti4cir --help.")
         assert run("serch") == 2
-        assert one_error_line(capsys.readouterr().err).endswith("'search'? See fti4cir --help.")
+        assert one_error_line(capsys).endswith("'search'? See fti4cir --help.")
 
     def test_help_needs_no_torch_and_names_every_command(self) -> None:
         code = (
@@ -439,7 +147,7 @@ class TestProgram:
         monkeypatch.setattr(indexing, "index_folder", broken)
         monkeypatch.delenv("FTI4CIR_DEBUG", raising=False)
         assert run("index", photos) == 70
-        message = one_error_line(capsys.readouterr().err)
+        message = one_error_line(capsys)
         assert "Unexpected error" in message
         assert "KeyError" in message
         monkeypatch.setenv("FTI4CIR_DEBUG", "1")
@@ -496,6 +204,7 @@ AT_ONCE = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_what_can_be_known_at_once_is_known_before_torch_is_imported(tmp_path: Path) -> None:
     """One process for all of them: none imports torch, so the next would still see that none did."""
     save_colour(tmp_path / "MINI" / "red.png", "red")
@@ -526,6 +235,7 @@ def test_what_can_be_known_at_once_is_known_before_torch_is_imported(tmp_path: P
 class TestProcess:
     """What only a process of its own can show."""
 
+    @pytest.mark.slow
     def test_a_reader_that_has_gone(self, photos: Path) -> None:
         process = start("search", photos, "--text", "red")
         assert process.stdout is not None
@@ -573,7 +283,7 @@ class TestProcess:
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         assert done.returncode == 130
-        assert "Interrupted" in one_error_line(done.stderr)
+        assert "Interrupted" in error_line(done.stderr)
         assert done.stderr.count("\n") == 1
 
     def test_the_entry_point_imports_next_to_nothing(self) -> None:
@@ -585,40 +295,3 @@ class TestProcess:
         known = {"__future__", "fti4cir", "fti4cir.__main__", "fti4cir.errors"}
         # What `signal` and `os` need themselves.
         assert {name for name in done.stdout.split() if name.startswith("fti4cir") or name in {"typing", "re"}} <= known
-
-
-def test_explain_writes_what_it_is_asked_for(
-    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Explanation:
-        def to_json(self) -> dict[str, int]:
-            return {"attributes": 3}
-
-        def __str__(self) -> str:
-            return "3 attributes"
-
-    model = ColourModel()
-    monkeypatch.setattr(model, "explain", lambda path: Explanation(), raising=False)
-    monkeypatch.setattr(fti4cir, "load", lambda name: model, raising=False)
-    monkeypatch.setattr(
-        "fti4cir.report.explanation.write_html", lambda explanation, path: path.write_text(str(explanation))
-    )
-    assert run("explain", photos / "red.jpg") == 0
-    assert capsys.readouterr().out == "3 attributes\n"
-    assert run("explain", photos / "red.jpg", "--output", tmp_path / "x.html", "--json") == 0
-    assert json.loads(capsys.readouterr().out) == {"attributes": 3}
-    assert (tmp_path / "x.html").read_text() == "3 attributes"
-
-
-def test_a_killed_process_leaves_a_store_that_goes_on(tmp_path: Path) -> None:
-    for i in range(160):
-        save_colour(tmp_path / f"{i:03}.png", (i, 0, 0))
-    process = start("index", tmp_path, seconds=0.3)
-    while not default_location(tmp_path).exists():
-        time.sleep(0.05)
-    time.sleep(0.5)
-    process.kill()
-    process.communicate(timeout=60)
-    assert run("index", tmp_path) == 0
-    assert len(Store.open(default_location(tmp_path))) == 160
-    shutil.rmtree(default_location(tmp_path))

@@ -12,16 +12,13 @@ import torch
 from torch import nn
 
 import fti4cir
-from fti4cir import cli
 from fti4cir.inversion.network import FineGrainedInversion
 from fti4cir.training import trainer as training
 from fti4cir.training.step import Stepper
-from models.test_authors_pickle import SETTINGS, release
+from releasednetwork import SETTINGS
 from standin import save_colour
-from terminal import one_error_line
-from tinyclip import clip_folder, random_inversion
-
-__all__ = ["clip_folder", "release"]
+from terminal import one_error_line, run
+from tinyclip import random_inversion
 
 
 @pytest.fixture
@@ -36,10 +33,6 @@ def captioned(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(*arguments: str | Path) -> int:
-    return cli.run([str(argument) for argument in arguments])
-
-
 def train(folder: Path, clip: Path, *more: str | Path) -> int:
     return run(
         "train", "--images", folder / "pictures", "--captions", folder / "captions.jsonl", "--backbone", clip,
@@ -47,6 +40,7 @@ def train(folder: Path, clip: Path, *more: str | Path) -> int:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_train(captioned: Path, clip_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     more = ("--epochs", "2", "--batch-size", "4", "--learning-rate", "1e-3", "--seed", "3")
     assert train(captioned, clip_folder, *more) == 0

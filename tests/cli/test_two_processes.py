@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 import fti4cir
-from cli.test_run import run, start
 from fti4cir.cli import searching
 from fti4cir.search.locations import default_location
 from fti4cir.search.store import Store
 from standin import ColourModel, save_colour
+from terminal import run, start
 
 IMAGES = 80
 
@@ -45,6 +45,7 @@ def paths_once(location: str | Path) -> None:
     assert len(store) == len(store.files()) == IMAGES
 
 
+@pytest.mark.slow
 def test_two_index_a_fresh_folder(photos: Path) -> None:
     both = [start("index", photos, "--json", seconds=0.3) for _ in range(2)]
     results = [finish(process) for process in both]
@@ -53,6 +54,7 @@ def test_two_index_a_fresh_folder(photos: Path) -> None:
     paths_once(default_location(photos))
 
 
+@pytest.mark.slow
 def test_the_second_goes_on_when_the_first_is_killed(photos: Path) -> None:
     first = start("index", photos, "--json", seconds=600.0)
     wait_for(default_location(photos) / "index.lock")
@@ -68,6 +70,7 @@ def test_the_second_goes_on_when_the_first_is_killed(photos: Path) -> None:
     paths_once(default_location(photos))
 
 
+@pytest.mark.slow
 def test_two_searches_of_a_fresh_folder(photos: Path) -> None:
     both = [start("search", photos, "--text", "red", "--json", seconds=0.3) for _ in range(2)]
     found = [finish(process)[0]["results"] for process in both]
@@ -91,6 +94,7 @@ def test_a_search_uses_what_is_there_while_another_process_indexes(
     assert f"It is still indexing; going on with the {IMAGES} images that it has written so far." in err
 
 
+@pytest.mark.slow
 def test_a_place_where_no_lock_can_be_had(photos: Path, tmp_path: Path) -> None:
     # A URI is not locked, whatever its scheme; this stands for an object store.
     place = f"file://{tmp_path}/store"

@@ -17,9 +17,7 @@ from fti4cir.evaluation.caption_retrieval import Descriptions, describe_retrieva
 from fti4cir.inversion.compose import encode_sentences
 from fti4cir.inversion.prompts import Template
 from fti4cir.models.model import Model
-from tinyclip import clip_folder, encoder, picture, random_inversion
-
-__all__ = ["clip_folder", "encoder"]
+from tinyclip import picture, random_inversion
 
 pytestmark = pytest.mark.numeric
 

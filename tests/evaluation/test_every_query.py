@@ -178,6 +178,7 @@ def linked(name: str, root: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 @needs_real
 @pytest.mark.usefixtures("large_batches")
 def test_fashioniq(encoder: WordEncoder, tmp_path: Path) -> None:
@@ -204,6 +205,7 @@ def test_fashioniq(encoder: WordEncoder, tmp_path: Path) -> None:
         published.load("fashioniq", root, "test")
 
 
+@pytest.mark.slow
 @needs_real
 @pytest.mark.usefixtures("large_batches")
 @pytest.mark.parametrize(("split", "count", "blank"), [("val", 4181, 0), ("test1", 4148, 1)])

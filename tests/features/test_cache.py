@@ -27,12 +27,9 @@ from fti4cir.features.matrix import compute_rows, compute_texts
 from fti4cir.images.decode import FileReader
 from fti4cir.inversion.compose import encode_sentences
 from fti4cir.methods import registry
-from tinyclip import clip_folder, encoder
-from tinydata import SMALL, SMALL_ATTRIBUTES, data, log_of, logged, one_thread, write_data
+from tinydata import SMALL, SMALL_ATTRIBUTES, log_of, logged, write_data
 
-__all__ = ["clip_folder", "data", "encoder", "one_thread"]
-
-pytestmark = pytest.mark.numeric
+pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("one_thread")]
 
 CPU = torch.device("cpu")
 PER_BLOCK = 8

@@ -12,9 +12,7 @@ from fti4cir.errors import CutWarning
 from fti4cir.inversion.compose import encode_sentences
 from fti4cir.inversion.network import PseudoWords
 from fti4cir.inversion.prompts import Template
-from tinyclip import JOINT, VISION, clip_folder, encoder, random_inversion
-
-__all__ = ["clip_folder", "encoder"]
+from tinyclip import JOINT, VISION, random_inversion
 
 pytestmark = pytest.mark.numeric
 

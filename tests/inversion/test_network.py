@@ -14,9 +14,7 @@ from fti4cir.errors import ModelError
 from fti4cir.inversion.compose import encode_sentences
 from fti4cir.inversion.network import FineGrainedInversion, InversionConfig, PseudoWords, WordMapping
 from fti4cir.inversion.prompts import Slot, Template
-from tinyclip import JOINT, TOKEN, VISION, clip_folder, encoder, random_inversion
-
-__all__ = ["clip_folder", "encoder"]
+from tinyclip import JOINT, TOKEN, VISION, random_inversion
 
 pytestmark = pytest.mark.numeric
 

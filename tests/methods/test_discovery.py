@@ -17,10 +17,9 @@ from fti4cir import methods
 from fti4cir.errors import InputError
 from fti4cir.methods import registry
 from fti4cir.models.queries import Queries
-from tinyclip import clip_folder
-from tinydata import SMALL, data, log_of, one_thread
+from tinydata import SMALL, log_of
 
-__all__ = ["clip_folder", "data", "one_thread"]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 UNTRAINED = '''"""Opposite: the image that is least like the reference."""
 
@@ -155,11 +154,13 @@ def run_with(more: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_command_line_names_a_new_method_in_its_help(more: Path) -> None:
     assert "the-opposite" in run_with(more, "evaluate", "cirr", "--help").stdout
     assert "echo" in run_with(more, "train", "--help").stdout
 
 
+@pytest.mark.slow
 def test_an_unknown_method_is_refused_before_torch_is_imported(more: Path, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("image,caption\n")
     for arguments in (

@@ -20,11 +20,8 @@ from fti4cir.models import loading as checkpoint
 from fti4cir.models.authors_pickle import read_released
 from fti4cir.training.config import TrainingConfig
 from fti4cir.training.objective import Batch, Choice, Corpus, Described, Found
-from released import RELEASED, clip_tiny
-from tinyclip import clip_folder, encoder
+from released import RELEASED
 from tinydata import SMALL_ATTRIBUTES
-
-__all__ = ["clip_folder", "clip_tiny", "encoder"]
 
 pytestmark = pytest.mark.numeric
 
@@ -91,6 +88,7 @@ def test_training_for_the_subject_alone(encoder: ClipEncoder) -> None:
     assert all(parameter.grad is not None for parameter in inversion.parameters())
 
 
+@pytest.mark.slow
 def test_every_row_of_the_outputs_is_its_own_images(encoder: ClipEncoder) -> None:
     config = preset("composed", **SMALL_ATTRIBUTES)
     inversion = FineGrainedInversion(config.network.for_encoder(encoder)).eval()
@@ -103,6 +101,7 @@ def test_every_row_of_the_outputs_is_its_own_images(encoder: ClipEncoder) -> Non
     torch.testing.assert_close(together, whole, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_loss_against_images_pulls_composed_sentences_to_them(encoder: ClipEncoder) -> None:
     config = preset("composed", **SMALL_ATTRIBUTES)
     red, blue = SplitCaption("a red shirt", "for men"), SplitCaption("a blue shirt", "for men")
@@ -118,6 +117,7 @@ def test_the_loss_against_images_pulls_composed_sentences_to_them(encoder: ClipE
     assert "composed_image" not in losses.terms(outputs, batch)  # nothing was found
 
 
+@pytest.mark.slow
 def test_the_description_loss_pulls_pseudo_sentences_to_their_own_captions(encoder: ClipEncoder) -> None:
     config = preset("composed", **SMALL_ATTRIBUTES, weights=InversionWeights(description=1.0))
     batch = a_batch(encoder, [DOG, SplitCaption("a black cat", "in the deep snow")])
@@ -132,6 +132,7 @@ def test_the_description_loss_pulls_pseudo_sentences_to_their_own_captions(encod
     assert "description" not in losses.terms(outputs, batch)  # there are no captions to tell it from
 
 
+@pytest.mark.slow
 def test_noise_and_left_out_words_change_what_is_seen(encoder: ClipEncoder) -> None:
     batch = a_batch(encoder, [DOG] * 4)
     plain = preset(

@@ -17,10 +17,9 @@ from fti4cir.methods.lincir import LinCirObjective, cleaned, masked, masked_runs
 from fti4cir.methods.registry import create, preset, train
 from fti4cir.models.queries import Queries
 from fti4cir.training.objective import Batch, Corpus
-from tinyclip import clip_folder, encoder
-from tinydata import SMALL, data, log_of, one_thread
+from tinydata import SMALL, log_of
 
-__all__ = ["clip_folder", "data", "encoder", "one_thread"]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize(
@@ -100,6 +99,7 @@ def test_captions_are_cleaned() -> None:
     assert cleaned(" <PERSON> pays $5 in Rome ") == "person pays 5 in rome"
 
 
+@pytest.mark.slow
 def test_published_noise_and_loss(encoder: ClipEncoder) -> None:
     """The network sees the raw feature with u * n, u uniform in [0, 1), n normal; images have no effect."""
     config = preset("lincir")
@@ -152,6 +152,7 @@ def test_images_lend_only_the_length_of_their_features(encoder: ClipEncoder) -> 
     assert all(parameter.grad is not None for parameter in network.parameters())
 
 
+@pytest.mark.slow
 def test_it_learns_and_composes_in_its_own_words(data: SimpleNamespace, clip_folder: Path, tmp_path: Path) -> None:
     config = preset("lincir-quick", **{**SMALL, "epochs": 6})
     train(config, data.pictures, data.captions, clip_folder, tmp_path / "m")

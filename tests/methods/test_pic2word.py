@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 
 import fti4cir
@@ -17,10 +18,9 @@ from fti4cir.methods.registry import create, preset, train
 from fti4cir.models.queries import Queries
 from fti4cir.training import losses
 from fti4cir.training.objective import Batch, Corpus
-from tinyclip import clip_folder, encoder
-from tinydata import SMALL, data, log_of, one_thread
+from tinydata import SMALL, log_of
 
-__all__ = ["clip_folder", "data", "encoder", "one_thread"]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 # google-research/composed_image_retrieval: the README's training command, `src/params.py` (get_default_params of
 # ViT-L/14; middle_dim, n_layer), `IM2TEXT` in `model/model.py` (dropout), `get_loss_img2text` in `src/trainer.py`

@@ -37,12 +37,9 @@ from fti4cir.methods.searle import SearleObjective
 from fti4cir.methods.searle_oti import OptimizedInversion
 from fti4cir.models.queries import Queries
 from fti4cir.training.objective import Batch, Corpus
-from tinyclip import clip_folder, encoder
-from tinydata import SMALL, data, log_of, one_thread
+from tinydata import SMALL, log_of
 
-__all__ = ["clip_folder", "data", "encoder", "one_thread"]
-
-pytestmark = pytest.mark.numeric
+pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("one_thread")]
 
 CONCEPTS = {f"a {colour} {kind}": ["on grass", "in the snow"] for colour in ("red", "black") for kind in ("dog", "cat")}
 
@@ -147,6 +144,7 @@ def test_sentences_about_classes(few_classes: tuple[str, ...]) -> None:
     assert concepts.draw([[6]], [Random(0)]) == [Phrase(("a photo of", Slot.SUBJECT), ("a photo of Zebra",))]
 
 
+@pytest.mark.slow
 def test_features_of_classes_are_means_over_the_templates(encoder: ClipEncoder, few_classes: tuple[str, ...]) -> None:
     for place, name in enumerate(few_classes):
         total = torch.zeros(encoder.joint_width)
@@ -234,6 +232,7 @@ def test_the_published_optimisation(
     torch.testing.assert_close(again, found[[1, 0]], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_optimisation_draws_among_all_templates(
     encoder: ClipEncoder, image: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,10 +15,7 @@ from fti4cir.errors import ModelError
 from fti4cir.inversion.compose import encode_sentences
 from fti4cir.inversion.prompts import Sentence, Slot
 from fti4cir.models.model import Model
-from tinyclip import WORDS, clip_folder, encoder, picture, random_inversion
-
-__all__ = ["clip_folder", "encoder"]
-
+from tinyclip import WORDS, picture, random_inversion
 
 DESCRIPTIVE = [word for word in WORDS if word not in {"with", "but"}]
 

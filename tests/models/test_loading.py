@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -19,9 +20,7 @@ from fti4cir.models import loading, names
 from fti4cir.models.authors_pickle import our_name
 from fti4cir.models.loading import load, load_all
 from fti4cir.models.saved import save_model
-from tinyclip import build, clip_folder, encoder, picture, random_inversion
-
-__all__ = ["clip_folder", "encoder"]
+from tinyclip import build, picture, random_inversion
 
 
 @pytest.fixture
@@ -107,17 +106,40 @@ def test_saving_never_overwrites_a_clip(clip_folder: Path, encoder: ClipEncoder)
     assert load(clip_folder, device="cpu").inversion is None
 
 
-def test_interrupted_saving_leaves_the_old_model(
-    saved: Path, encoder: ClipEncoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object) -> None:
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(ModelError, match="No space left"):
-        save_model(saved, random_inversion(seed=5, max_attributes=2), encoder=encoder, trained={})
+def test_a_full_disk_leaves_the_old_model(saved: Path, encoder: ClipEncoder) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))  # bytes a file: enough for the config
+    try:
+        with pytest.raises(ModelError, match="cannot be saved"):
+            save_model(saved, random_inversion(seed=5, max_attributes=2), encoder=encoder, trained={})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert sorted(path.name for path in saved.iterdir()) == ["config.json", "model.safetensors"]
-    assert load(saved, device="cpu").inversion is not None
+    inversion = load(saved, device="cpu").require_inversion()
+    assert inversion.config.max_attributes == 4
+
+
+@pytest.mark.parametrize("fails", ["model.safetensors", "config.json"])
+def test_saving_that_ends_in_between_leaves_no_config(
+    saved: Path, encoder: ClipEncoder, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    """The old config beside new weights of the same shapes would load."""
+    replaced: list[str] = []
+    real = Path.replace
+
+    def replace(source: Path, target: Path) -> Path:
+        assert not (saved / "config.json").exists()
+        replaced.append(target.name)
+        if target.name == fails:
+            raise OSError("It ends here")
+        return real(source, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(ModelError, match="It ends here"):
+        save_model(saved, random_inversion(seed=5), encoder=encoder, trained={})
+    assert replaced == ["model.safetensors", "config.json"][: len(replaced)]
+    assert replaced[-1] == fails
+    assert [path.name for path in saved.iterdir()] == ["model.safetensors"]
 
 
 def test_whoever_may_read_the_config_may_read_the_weights(saved: Path) -> None:

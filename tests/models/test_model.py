@@ -17,9 +17,7 @@ from fti4cir.inversion.network import FineGrainedInversion, InversionConfig
 from fti4cir.inversion.prompts import Slot
 from fti4cir.models.model import Model
 from fti4cir.models.queries import Queries
-from tinyclip import JOINT, TOKEN, VISION, clip_folder, encoder, picture, random_inversion
-
-__all__ = ["clip_folder", "encoder"]
+from tinyclip import JOINT, TOKEN, VISION, picture, random_inversion
 
 pytestmark = pytest.mark.numeric
 

@@ -16,10 +16,8 @@ from fti4cir.evaluation.evaluate import evaluate
 from fti4cir.methods import registry as baselines
 from fti4cir.models.model import Model
 from fti4cir.report import measure, measure_descriptions, study, write
-from tinyclip import build, clip_folder, encoder, random_inversion
+from tinyclip import build, random_inversion
 from tinystudy import PICTURES, benchmark
-
-__all__ = ["clip_folder", "encoder"]
 
 
 @pytest.fixture(scope="module")

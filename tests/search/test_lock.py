@@ -40,6 +40,7 @@ class TestLock:
             assert mine
         assert len(asked) == 3
 
+    @pytest.mark.slow
     def test_a_killed_process_gives_it_back(self, tmp_path: Path) -> None:
         store = make(tmp_path)
         holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True)

@@ -14,9 +14,7 @@ from fti4cir.inversion.prompts import Template
 from fti4cir.methods.fti4cir import InversionOptions, InversionWeights
 from fti4cir.methods.registry import preset, presets
 from fti4cir.training.config import TrainingConfig
-from tinyclip import JOINT, TOKEN, VISION, clip_folder, encoder
-
-__all__ = ["clip_folder", "encoder"]
+from tinyclip import JOINT, TOKEN, VISION
 
 
 def test_steps_of_the_learning_rate() -> None:

@@ -21,10 +21,9 @@ from torch import nn
 from fti4cir.methods import registry
 from fti4cir.training import distributed as parallel
 from fti4cir.training.distributed import World
-from tinyclip import clip_folder
-from tinydata import SMALL, SMALL_ATTRIBUTES, data, log_of, logged, one_thread
+from tinydata import SMALL, SMALL_ATTRIBUTES, log_of, logged
 
-__all__ = ["clip_folder", "data", "one_thread"]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 # Dropout is drawn in each process for its own images: without it, all is as in one process.
 CONFIG = {**SMALL, **SMALL_ATTRIBUTES, "epochs": 2, "network.dropout": 0.0}

@@ -38,10 +38,9 @@ from fti4cir.training.distributed import World
 from fti4cir.training.state import make_optimizer
 from fti4cir.training.step import Stepper
 from fti4cir.training.trainer import Training
-from tinyclip import clip_folder, encoder
-from tinydata import SMALL, SMALL_ATTRIBUTES, data, log_of, logged, one_thread, weights_of
+from tinydata import SMALL, SMALL_ATTRIBUTES, log_of, logged, weights_of
 
-__all__ = ["clip_folder", "data", "encoder", "one_thread"]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 FINE = {**SMALL, **SMALL_ATTRIBUTES}
 CONFIG = preset("composed", **FINE)
@@ -75,6 +74,7 @@ def test_log(trained: Path) -> None:
         assert 1 <= float(row["attributes"]) <= 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["paper", "composed"])
 def test_the_loss_falls(name: str, data: SimpleNamespace, clip_folder: Path, trained: Path, tmp_path: Path) -> None:
     config = preset(name, **{**FINE, "epochs": 12}, schedule="cosine")
@@ -98,7 +98,7 @@ def test_the_same_seed_gives_the_same_model_and_another_another(
 # -- going on -------------------------------------------------------------------------------------------------
 # One process forks a child for each moment, which is killed then; the last one runs to its end.
 KILLED = """
-import os, signal, sys
+import json, os, signal, sys
 from pathlib import Path
 import transformers, torch
 from fti4cir.features import cache as features, matrix
@@ -106,9 +106,9 @@ from fti4cir.methods import registry
 from fti4cir.models.queries import Queries
 from fti4cir.training import trainer as training
 from fti4cir.training.step import Stepper
-from test_trainer import CONFIG
 
-images, captions, backbone, folder = map(Path, sys.argv[1:])
+images, captions, backbone, folder = map(Path, sys.argv[1:5])
+config = registry.preset("composed", **json.loads(sys.argv[5]))
 features._BLOCK, matrix._TEXT_BLOCK = 8, 4
 training._SAVE_EVERY = 0.0
 real_replace, real_rows, real_save, real_step = Path.replace, features.write_rows, torch.save, Stepper.take
@@ -169,7 +169,7 @@ def run(output, patch):
     child = os.fork()
     if not child:
         patch()
-        registry.train(CONFIG, images, captions, backbone, output, resume=True)
+        registry.train(config, images, captions, backbone, output, resume=True)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
@@ -200,17 +200,17 @@ assert run(killed, lambda: None) == 0
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_ends_with_the_same_bits(
     data: SimpleNamespace, clip_folder: Path, tmp_path: Path
 ) -> None:
-    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1]), *sys.path])
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, data.pictures, data.captions, clip_folder, tmp_path],
+        [sys.executable, "-c", KILLED, data.pictures, data.captions, clip_folder, tmp_path, json.dumps(FINE)],
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -783,6 +783,7 @@ def test_a_batch_in_chunks_has_the_gradient_of_the_whole(name: str, encoder: Cli
     assert all(gradient is not None for gradient in results[0][1].values())
 
 
+@pytest.mark.slow
 def test_training_in_chunks_goes_on_after_an_interruption(
     data: SimpleNamespace, clip_folder: Path, trained: Path, tmp_path: Path
 ) -> None:

@@ -18,7 +18,7 @@ _LISTED = 10  # images of each kind that verify names without --json
 def print_figures(evaluations: Sequence[Evaluation | Average], compared_by: str, *, as_json: bool) -> None:
     """Evaluations of the same queries: one, or several that are compared with the first by a metric."""
     if not as_json:
-        print_evaluations(evaluations, compared_by)
+        _print_evaluations(evaluations, compared_by)
     elif len(evaluations) == 1:
         print_json(evaluations[0].to_json())
     else:
@@ -35,7 +35,7 @@ def _compared(evaluations: Sequence[Evaluation | Average], metric: str) -> dict[
     }
 
 
-def print_evaluations(evaluations: Sequence[Evaluation | Average], compared_by: str) -> None:
+def _print_evaluations(evaluations: Sequence[Evaluation | Average], compared_by: str) -> None:
     """A table for people: a metric a line, a method a column, each figure with its interval."""
     from ..evaluation.averages import differences
     from ..evaluation.results import labels
@@ -82,7 +82,7 @@ def print_evaluations(evaluations: Sequence[Evaluation | Average], compared_by: 
 
 def print_predictions(evaluation: Evaluation, compared_by: str, *, count: int) -> None:
     """How a file of predictions scores, if that is known, and that it is valid."""
-    print_evaluations([evaluation], compared_by)
+    _print_evaluations([evaluation], compared_by)
     if evaluation.per_query and evaluation.values:
         say()
         say(f"{compared_by} of the queries with:")

@@ -15,7 +15,6 @@ belongs to, and how it was made:
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -30,6 +29,7 @@ from ..backbones import registry
 from ..backbones.base import DualEncoder
 from ..backbones.folder import read_json
 from ..errors import ModelError
+from ..files import replacing
 from ..inversion.network import FineGrainedInversion, InversionConfig
 from .model import Model
 from .names import FORMAT, is_saved, weights_part
@@ -145,17 +145,15 @@ def build_inversion(config: InversionConfig, state: Mapping[str, torch.Tensor], 
 
 def _write(folder: Path, config: str, weights: bytes) -> None:
     """Replace the two files of a saved model so that there is never a config beside weights of another model."""
-    config_path, weights_path = folder / "config.json", folder / "model.safetensors"
-    new_config, new_weights = (path.with_name(f".{path.name}.{os.getpid()}") for path in (config_path, weights_path))
-    try:
-        new_weights.write_bytes(weights)
-        new_config.write_text(config, encoding="utf-8")
-        config_path.unlink(missing_ok=True)
-        new_weights.replace(weights_path)
-        new_config.replace(config_path)
-    finally:
-        new_weights.unlink(missing_ok=True)
-        new_config.unlink(missing_ok=True)
+    path = folder / "config.json"
+    # The inner block ends first: the weights are in place before the config.
+    with replacing(path) as new_config, replacing(folder / "model.safetensors") as new_weights:
+        new_config.write(config.encode())
+        new_weights.write(weights)
+        # A full disk shows here, while the earlier model is still whole.
+        new_config.flush()
+        new_weights.flush()
+        path.unlink(missing_ok=True)
 
 
 def _read_inversion(folder: Path, config: Mapping[str, Any], encoder: DualEncoder) -> FineGrainedInversion:

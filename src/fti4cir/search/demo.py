@@ -12,7 +12,8 @@ from ..errors import InputError
 from ..files import user_cache
 from ..images.decode import find_images
 
-_STAMPS = Path("/usr/share/tuxpaint/stamps")  # Debian's package tuxpaint-stamps-default
+STAMPS = Path("/usr/share/tuxpaint/stamps")
+"""Where Debian's package tuxpaint-stamps-default has its images."""
 
 
 class Example(NamedTuple):
@@ -57,8 +58,8 @@ def choose_images(folder: Path | None = None) -> DemoImages:
             raise InputError(f"There are no images in '{folder}'.")
         image = images[0].relative_to(folder).as_posix()
         return DemoImages(folder, (Example(image, "in red"), Example(image, "at night"), Example(None, "a person")))
-    if _STAMPS.is_dir():
-        return DemoImages(_STAMPS, _STAMPS_EXAMPLES)
+    if STAMPS.is_dir():
+        return DemoImages(STAMPS, _STAMPS_EXAMPLES)
     skimage = find_spec("skimage")
     if skimage is not None and skimage.origin is not None:
         return DemoImages(Path(skimage.origin).parent / "data", _SKIMAGE_EXAMPLES)

@@ -212,8 +212,9 @@ def _require_output(output: Path, *, resume: bool) -> None:
     with writing(output, TrainingError):  # before hours of work, not after
         output.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=output).close()
-        for partial in (path for name in ("checkpoint.pt", "log.csv") for path in output.glob(f".{name}.*.tmp")):
-            partial.unlink(missing_ok=True)  # left by a training that was killed while it wrote
+        for name in ("checkpoint.pt", "log.csv", "model.safetensors", "config.json"):
+            for partial in output.glob(f".{name}.*.tmp"):
+                partial.unlink(missing_ok=True)  # left by a training that was killed while it wrote
 
 
 def _prepare(
