@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import fti4cir
+from fti4cir.errors import FtiError
 from fti4cir.images.decode import decode_image, find_images, open_image
 from fti4cir.models.model import Model
 
@@ -85,7 +87,7 @@ def main() -> None:
                 {
                     "size": name,
                     "decoded to at least": "exactly" if times is None else f"{times} x {side}",
-                    "pictures": len(files),
+                    "images": len(files),
                     "decoding ms": round(1000 * decoding / len(files), 2),
                     "encoding ms": round(1000 * encoding / len(files), 2),
                     "cosine median": round(cosine.median().item(), 5),
@@ -97,4 +99,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except FtiError as error:
+        sys.exit(str(error))

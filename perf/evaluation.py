@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from fti4cir.benchmarks.base import Benchmark, Gallery, Query
 from fti4cir.evaluation.ranking import judge, rank_gallery
 
-PICTURES_A_SECOND = 200  # through an image tower, for comparison
+IMAGES_PER_SECOND = 200  # through an image tower, for comparison
 
 
 def unit_length(rows: int, width: int, seed: int) -> NDArray[np.float32]:
@@ -32,14 +32,14 @@ def unit_length(rows: int, width: int, seed: int) -> NDArray[np.float32]:
     return features
 
 
-def made_up(pictures: int, queries: int) -> Benchmark:
+def made_up(images: int, queries: int) -> Benchmark:
     """Queries with five targets each."""
     generator = np.random.default_rng(2)
     asked = []
     for _ in range(queries):
-        reference, *others = map(int, generator.choice(pictures, 6, replace=False))
+        reference, *others = map(int, generator.choice(images, 6, replace=False))
         asked.append(Query(("",), reference, (), None, tuple(others)))
-    names = tuple(map(str, range(pictures)))
+    names = tuple(map(str, range(images)))
     return Benchmark(
         name="made-up",
         split="val",
@@ -73,17 +73,17 @@ def main() -> None:
     ranked = time.perf_counter()
     judge(benchmark, ranking, subset_ranking=subset_ranking, method="made up", model=None).intervals()
     scored = time.perf_counter()
-    encoding = options.images / PICTURES_A_SECOND
+    encoding = options.images / IMAGES_PER_SECOND
     result = {
         "cpus": os.cpu_count(),
-        "pictures": options.images,
+        "images": options.images,
         "queries": options.queries,
         "width": options.width,
         "rank_seconds": round(ranked - start, 2),
         "score_seconds": round(scored - ranked, 2),
         "features_mb": round(gallery.nbytes / 1e6),
         "peak_mb_above_that": round(peak_mb() - before),
-        f"encoding_seconds_at_{PICTURES_A_SECOND}_images_a_second": round(encoding),
+        f"encoding_seconds_at_{IMAGES_PER_SECOND}_images_per_second": round(encoding),
         "share_of_encoding": round((scored - start) / encoding, 4),
     }
     print(json.dumps(result, indent=2))

@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 import fti4cir
+from fti4cir.errors import FtiError
 from fti4cir.images.decode import find_images
 from fti4cir.search.indexing import index_folder, store_for
 from fti4cir.search.schema import Row, StoreInfo
@@ -83,7 +84,7 @@ def main() -> None:
         temporary = Path(name)
         folder = options.folder
         if folder is None:
-            folder = temporary / "pictures"
+            folder = temporary / "images"
             folder.mkdir()
             photo_like_jpegs(folder, 640)
         start = time.perf_counter()
@@ -92,16 +93,16 @@ def main() -> None:
 
         store = store_of_random_vectors(temporary / "store", model, options.count)
         searcher = Searcher(model, store)
-        pictures = find_images(folder)[: options.queries]
+        images = find_images(folder)[: options.queries]
         vectors = np.random.default_rng(1).normal(size=(options.queries, model.encoder.joint_width)).astype(np.float32)
         result = {
             "model": model.name,
             "cpus": os.cpu_count(),
-            "indexed_images_a_second": round(report.added / seconds, 1),
-            "indexed_pictures": report.added,
-            "searched_pictures": len(store),
+            "indexed_images_per_second": round(report.added / seconds, 1),
+            "indexed_images": report.added,
+            "searched_images": len(store),
             "search": milliseconds(
-                lambda i: searcher.search([pictures[i % len(pictures)]], TEXTS[i % len(TEXTS)]), options.queries
+                lambda i: searcher.search([images[i % len(images)]], TEXTS[i % len(TEXTS)]), options.queries
             ),
             "search_store_alone": milliseconds(lambda i: store.search(vectors[i], 10), options.queries),
             "cold_start_help": cold_start("--help"),
@@ -113,4 +114,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except FtiError as error:
+        sys.exit(str(error))

@@ -3,7 +3,7 @@
 python perf/training.py [--captions FILE.csv] [--tokenizer FOLDER] [--batch 32] [--threads 2]
 
 Both ways learn from the same images with the same losses, the preset `paper`'s, and take turns, so that whatever
-else the machine does slows both. The CLIP has random weights, for their values do not change what they cost.
+else the machine does slows both. The CLIP has random weights, because their values do not change the cost.
 """
 
 from __future__ import annotations
@@ -77,6 +77,8 @@ def build_encoder(tokenizer: Path | None) -> ClipEncoder:
 def read_captions(file: Path | None, count: int) -> list[SplitCaption]:
     if file is None:
         return [SplitCaption(*CAPTIONS[i % len(CAPTIONS)]) for i in range(count)]
+    if not file.is_file():
+        sys.exit(f"There is no file '{file}'.")
     with open(file, newline="", encoding="utf-8") as rows:
         texts = [row["caption"] for row in csv.DictReader(rows)]
     texts = random.Random(0).sample(texts, min(len(texts), 2 * count))
@@ -90,7 +92,7 @@ class Ours:
 
     def __init__(self, config: TrainingConfig, encoder: ClipEncoder, network: FineGrainedInversion) -> None:
         self.config, self.encoder, self.network = config, encoder, network
-        corpus = Corpus(encoder, torch.empty(0).numpy(), [], [], Path(), lambda line: None)
+        corpus = Corpus(encoder, torch.empty(0).numpy(), [], [], Path())
         self.objective = InversionObjective(config, corpus)
         self.optimizer = make_optimizer(config, network)
         self.bfloat16 = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
@@ -309,7 +311,7 @@ def main() -> None:
         "batch": options.batch,
         "captions": str(options.captions or "built in"),
         "tokenizer": "CLIP's" if options.tokenizer else "stand-in, a token a word",
-        "attribute_words_a_picture": round(counts.mean().item(), 2),
+        "attribute_words_per_image": round(counts.mean().item(), 2),
         "largest_difference_of_a_loss": off,
         "precision": precision,
         "samples_a_second": {name: round(options.batch / value, 2) for name, value in typical.items()},
@@ -320,7 +322,7 @@ def main() -> None:
         "ratios": [round(b / a, 2) for a, b in zip(taken["ours"], taken["release"], strict=True)],
         "gigaflop_a_sample": {name: round(value / options.batch / 1e9, 2) for name, value in work.items()},
         "gigaflop_a_second_at_best": {name: round(value / 1e9) for name, value in peaks.items()},
-        # Of the fastest repeat, as the peak is: the one that was least disturbed.
+        # Of the fastest repeat, as the peak is: the least disturbed one.
         "share_of_the_peak": {name: round(work[name] / least[name] / peaks[precision[name]], 3) for name in work},
         "milliseconds_of_our_step": ours.breakdown(batch, options.repeats),
     }

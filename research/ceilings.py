@@ -1,4 +1,4 @@
-"""How far words can take an encoder on the tasks of methods.py: what its features hold, and what its texts find.
+"""The limits of an encoder on the tasks of methods.py: what its features contain, and what its texts find.
 
     python research/train_mini_inversion.py prepare --data DATA --work WORK
     python research/ceilings.py --data DATA --work WORK > ceilings.json
@@ -7,16 +7,13 @@
 global feature, from the local features (the class token, the mean and the maximum of the others), and from both.
 `tasks`: mAP@10 of a sentence that says in plain words what is sought ("a red t-shirt for men"), with the reference's
 other facts as they are in the table, and as the probe reads them from the global feature. The first is what perfect
-pseudo-words might reach, the second what one may hope for from this encoder's images. Prints JSON.
+pseudo-words might reach, the second what this encoder's images allow. Prints JSON.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import logging
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,14 +25,16 @@ from torch.nn import functional as F
 
 import fti4cir
 import mini_data
+import script
+from attribute_tasks import TASKS, describe, feature_cache, load_task
 from fti4cir.benchmarks.base import Benchmark
 from fti4cir.captions.table import load_captioned_images
 from fti4cir.evaluation.evaluate import evaluate
 from fti4cir.features.cache import compute
 from fti4cir.methods.registry import create
-from methods import TASKS, describe, load_task
+from mini_data import LabelledImage
 
-# set: the facts that its captions tell
+# set: the facts that its captions state
 FACTS = {"fashion_products": ("kind", "colour", "audience"), "art_domains": ("kind", "domain")}
 Facts = Mapping[str, str]
 
@@ -48,8 +47,8 @@ def views(image: NDArray[np.float32], local: NDArray[Any]) -> dict[str, torch.Te
     return {"global": unit, "local": pooled, "both": torch.cat([unit, pooled], dim=1)}
 
 
-def probe(known: torch.Tensor, values: Sequence[str], asked: torch.Tensor, epochs: int = 25) -> list[str]:
-    """A linear classifier of standardised features, trained with cross-entropy: the value of each asked row."""
+def probe(known: torch.Tensor, values: Sequence[str], *, asked: torch.Tensor, epochs: int = 25) -> list[str]:
+    """The value of each row of `asked`, by a linear classifier of standardised features (cross-entropy)."""
     classes = sorted(set(values))
     targets = torch.tensor([classes.index(value) for value in values])
     mean, deviation = known.mean(dim=0), known.std(dim=0) + 1e-6
@@ -66,75 +65,93 @@ def probe(known: torch.Tensor, values: Sequence[str], asked: torch.Tensor, epoch
         return [classes[number] for number in classifier(asked).argmax(dim=1).tolist()]
 
 
-def said(
-    benchmark: Benchmark, task: str, names: Sequence[str], facts: Mapping[str, Facts], shown: Callable[[str], Facts]
-) -> Benchmark:
-    """The benchmark with a sentence in the place of each modification: what is sought, in plain words.
+def _accuracy(predicted: Sequence[str], true: Sequence[str]) -> float:
+    return float(np.mean([one == other for one, other in zip(predicted, true, strict=True)]))
 
-    Of what is sought, the changed fact is as `facts` tell it, the others as `shown` tells them of the reference.
+
+def measure_probes(
+    work: Path, model: fti4cir.Model, images: Sequence[LabelledImage]
+) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, str]]]:
+    """The accuracy of each view for each fact, and the facts of held-out images as read from the global feature."""
+    source = load_captioned_images(work / "images", work / "captions.jsonl")
+    features = compute(work / "features", model.encoder, source)
+    assert features.local is not None
+    row_of = {name: row for row, name in enumerate(source.names)}
+    facts = {image.name: image.facts for image in images}
+    scores: dict[str, dict[str, float]] = {}
+    read: dict[str, dict[str, str]] = {}
+    for set_name, stated in FACTS.items():
+        known = [image.name for image in images if image.set == set_name and image.name in row_of]
+        asked = [image.name for image in images if image.set == set_name and image.held_out]
+        rows = [row_of[name] for name in known]
+        training = views(features.image[rows], features.local[rows])
+        held_out = model.features([work / "held_out" / name for name in asked])
+        testing = views(held_out.image.numpy(), held_out.local.numpy())
+        for fact in stated:
+            values, true = [facts[name][fact] for name in known], [facts[name][fact] for name in asked]
+            found = {view: probe(training[view], values, asked=testing[view]) for view in training}
+            for name, value in zip(asked, found["global"], strict=True):
+                read.setdefault(name, {})[fact] = value
+            accuracy = {view: _accuracy(predicted, true) for view, predicted in found.items()}
+            scores[f"{set_name}, {fact}"] = accuracy
+            script.progress.info(f"{set_name}, {fact}: {accuracy}")
+    return scores, read
+
+
+def with_sentences(
+    benchmark: Benchmark,
+    task: str,
+    *,
+    names: Sequence[str],
+    facts: Mapping[str, Facts],
+    reference_facts: Mapping[str, Facts],
+) -> Benchmark:
+    """The benchmark with a sentence that states what is sought in place of each modification.
+
+    The changed fact is the target's, from `facts`; the others are the reference image's, from `reference_facts`.
     """
     changed = "domain" if task == "sketch" else task  # the other tasks are called by the fact that they change
     queries = []
     for query in benchmark.queries:
-        sought = {**shown(names[query.reference]), changed: facts[names[query.targets[0]]][changed]}
+        target = facts[names[query.targets[0]]]
+        sought = {**reference_facts[names[query.reference]], changed: target[changed]}
         queries.append(replace(query, texts=(describe(sought),)))
     return replace(benchmark, queries=tuple(queries))
 
 
+def measure_task(
+    work: Path, task: str, *, model: fti4cir.Model, facts: Mapping[str, Facts], read: Mapping[str, Facts], limit: int
+) -> dict[str, float]:
+    """mAP@10 of sentences with the true facts, and with those that the probe read."""
+    benchmark = load_task(work, task, part="test", limit=limit)
+    names = [path.relative_to(work / "held_out").as_posix() for path in benchmark.gallery.paths]
+    scores = {}
+    for words, reference_facts in (("true words", facts), ("words read", read)):
+        stated = with_sentences(benchmark, task, names=names, facts=facts, reference_facts=reference_facts)
+        cache = feature_cache(work, task, part="held_out")
+        [result] = evaluate(stated, model.encoder, methods=[create("text", model)], model=model.name, cache=cache)
+        scores[words] = result.metrics()["mAP@10"]
+    script.progress.info(f"{task}: {scores}")
+    return {**scores, "queries": len(benchmark.queries)}
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--limit", type=int, default=1500)
+    """Measure and print."""
+    parser = script.parser(__doc__)
+    script.add_data(parser)
+    script.add_work(parser)
+    parser.add_argument("--limit", type=int, default=1500, help="queries of each task at most (default %(default)s)")
     options = parser.parse_args()
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
-    work = options.work
+    script.log_progress()
     model = fti4cir.load("mini")
-    source = load_captioned_images(work / "pictures", work / "captions.jsonl")
-    features = compute(work / "features", model.encoder, source)
-    assert features.local is not None
-    row_of = {name: row for row, name in enumerate(source.names)}
-    pictures = mini_data.load(options.data)
-    facts = {picture.name: picture.facts for picture in pictures}
-    read: dict[str, dict[str, str]] = {}
-    report: dict[str, Any] = {"probes": {}, "tasks": {}}
-    for set_name, told in FACTS.items():
-        known = [picture.name for picture in pictures if picture.set == set_name and picture.name in row_of]
-        asked = [picture.name for picture in pictures if picture.set == set_name and picture.held_out]
-        rows = [row_of[name] for name in known]
-        own = views(features.image[rows], features.local[rows])
-        held_out = model.features([work / "held_out" / name for name in asked])
-        other = views(held_out.image.numpy(), held_out.local.numpy())
-        for fact in told:
-            scores = {}
-            for view in own:
-                found = probe(own[view], [facts[name][fact] for name in known], other[view])
-                scores[view] = float(
-                    np.mean([value == facts[name][fact] for name, value in zip(asked, found, strict=True)])
-                )
-                if view == "global":
-                    for name, value in zip(asked, found, strict=True):
-                        read.setdefault(name, {})[fact] = value
-            report["probes"][f"{set_name}, {fact}"] = scores
-            _note(f"{set_name}, {fact}: {scores}")
-    for task in TASKS:
-        benchmark = load_task(work, "test", task, options.limit)
-        names = [path.relative_to(work / "held_out").as_posix() for path in benchmark.gallery.paths]
-        scores = {}
-        for words, shown in (("true words", facts.__getitem__), ("words read", read.__getitem__)):
-            asked_for = said(benchmark, task, names, facts, shown)
-            cache = work / "evaluation" / f"held_out-{TASKS[task][0]}"
-            result = evaluate(asked_for, model.encoder, methods=[create("text", model)], model=model.name, cache=cache)[
-                0
-            ]
-            scores[words] = result.metrics()["mAP@10"]
-        report["tasks"][task] = {**scores, "queries": len(benchmark.queries)}
-        _note(f"{task}: {scores}")
-    print(json.dumps(report, indent=1))
-
-
-def _note(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    images = mini_data.load(options.data)
+    facts = {image.name: image.facts for image in images}
+    probes, read = measure_probes(options.work, model, images)
+    tasks = {
+        task: measure_task(options.work, task, model=model, facts=facts, read=read, limit=options.limit)
+        for task in TASKS
+    }
+    print(json.dumps({"probes": probes, "tasks": tasks}, indent=1))
 
 
 if __name__ == "__main__":

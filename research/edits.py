@@ -1,7 +1,7 @@
 """Modifications of Flickr8k captions by rules written by hand, none of which training uses.
 
 Training (`fti4cir.captions.edit`) exchanges colours, audiences, styles, kinds, numbers and places. These rules
-exchange what is done, what is worn, how old or large somebody is, and the weather.
+exchange actions, clothes, ages and sizes, and the weather.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 
 class Edited(NamedTuple):
-    """What a user would type, and the caption that then holds."""
+    """What a user would type, and the caption that is then true."""
 
     modification: str
     caption: str

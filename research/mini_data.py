@@ -1,8 +1,8 @@
 """The images and captions that `mini` is trained on, and those that are kept out of it.
 
 Reads the four sets (Flickr8k, fashion products, Caltech-101, art domains) from one folder of tar files
-and gives one list of records. What is held out is decided by a hash of the image's name alone, so that
-every script agrees about it.
+and gives one list of records. Only a hash of an image's name decides whether it is held out, so that every
+script agrees on it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _DOMAINS = {"photo": "photo", "art_painting": "painting", "cartoon": "cartoon", 
 
 
 @dataclass(frozen=True)
-class Picture:
+class LabelledImage:
     """One image: `facts` are what a caption may mention (empty for Flickr8k, which has `captions`)."""
 
     set: str
@@ -59,52 +59,64 @@ def _clean(caption: str) -> str:
     return re.sub(r"\s+([.,!?])", r"\1", caption.strip()).rstrip(" .").strip()
 
 
-def load(folder: Path) -> list[Picture]:
+def load(folder: Path) -> list[LabelledImage]:
     """Every image of the four sets, in a fixed order."""
-    captions: dict[str, list[str]] = defaultdict(list)
-    with open(folder / "flickr8k_captions.csv", newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            captions[row["image"]].append(_clean(row["caption"]))
-    with open(folder / "fashion_products.csv", newline="", encoding="utf-8") as file:
-        shop = {row["id"]: _shop_facts(row) for row in csv.DictReader(file)}
-    pictures = []
+    captions, products = _read_captions(folder), _read_products(folder)
+    images = []
     for set_name, count in HELD_OUT.items():
         with tarfile.open(folder / f"{set_name}.tar") as tar:
             names = sorted(member.name for member in tar if member.isfile())
         by_hash = sorted(names, key=lambda name: hashlib.sha256(Path(name).name.encode() + set_name.encode()).digest())
-        out = set(by_hash[:count])
+        held_out = set(by_hash[:count])
         for name in names:
             path = Path(name)
-            facts: dict[str, str] = {}
-            texts: tuple[str, ...] = ()
             if set_name == "flickr8k":
                 texts = tuple(text for text in captions[path.name] if text)
-            elif set_name == "fashion_products":
-                facts = shop[path.stem]
-            elif set_name == "caltech101":
-                kind = path.parts[-2].lower().replace("_", " ")
-                if kind == "background google":
-                    continue
-                facts = {"kind": {"faces": "face", "faces easy": "face"}.get(kind, kind)}
-            else:
-                facts = {"kind": path.parts[-2].lower(), "domain": _DOMAINS[path.parts[-3]]}
-            pictures.append(Picture(set_name, name, name in out, texts, facts))
-    return pictures
+                images.append(LabelledImage(set_name, name, name in held_out, captions=texts))
+                continue
+            facts = products[path.stem] if set_name == "fashion_products" else _folder_facts(set_name, path)
+            if facts is not None:
+                images.append(LabelledImage(set_name, name, name in held_out, facts=facts))
+    return images
+
+
+def _read_captions(folder: Path) -> dict[str, list[str]]:
+    """The captions of Flickr8k, by file name."""
+    captions: dict[str, list[str]] = defaultdict(list)
+    with open(folder / "flickr8k_captions.csv", newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            captions[row["image"]].append(_clean(row["caption"]))
+    return captions
+
+
+def _read_products(folder: Path) -> dict[str, dict[str, str]]:
+    """The facts of the products, by number."""
+    with open(folder / "fashion_products.csv", newline="", encoding="utf-8") as file:
+        return {row["id"]: _shop_facts(row) for row in csv.DictReader(file)}
+
+
+def _folder_facts(set_name: str, path: Path) -> dict[str, str] | None:
+    """What the folders of an image state; None for Caltech's backgrounds, which show no one thing."""
+    if set_name == "art_domains":
+        return {"kind": path.parts[-2].lower(), "domain": _DOMAINS[path.parts[-3]]}
+    kind = path.parts[-2].lower().replace("_", " ")
+    return None if kind == "background google" else {"kind": {"faces": "face", "faces easy": "face"}.get(kind, kind)}
 
 
 def article(phrase: str) -> str:
+    """The phrase after its indefinite article."""
     return ("an " if phrase[:1] in "aeiou" else "a ") + phrase
 
 
-def write_caption(picture: Picture, random_: random.Random) -> tuple[str, frozenset[str]]:
-    """A caption, and the names of the facts it mentions (two images that agree in those fit it alike)."""
-    facts = picture.facts
-    if picture.set == "flickr8k":
-        return random_.choice(picture.captions), frozenset({"itself"})
-    if picture.set == "caltech101":
+def write_caption(image: LabelledImage, random_: random.Random) -> tuple[str, frozenset[str]]:
+    """A caption, and the names of the facts it mentions; it is true of every image with the same values of those."""
+    facts = image.facts
+    if image.set == "flickr8k":
+        return random_.choice(image.captions), frozenset({"itself"})
+    if image.set == "caltech101":
         form = random_.choice(["a photo of {}", "{}", "a picture of {}", "{} in a photo", "a close-up of {}"])
         return form.format(article(facts["kind"])), frozenset({"kind"})
-    if picture.set == "art_domains":
+    if image.set == "art_domains":
         domain, kind = facts["domain"], facts["kind"]
         if random_.random() < 0.15:
             return random_.choice(["a picture of {}", "{}", "an image of {}"]).format(article(kind)), frozenset(
@@ -151,7 +163,7 @@ def _shop_caption(facts: dict[str, str], random_: random.Random) -> tuple[str, f
     return form.format(phrase), frozenset(mentioned)
 
 
-def read_images(folder: Path, set_name: str, names: set[str]) -> Iterator[tuple[str, bytes]]:
+def read_images(folder: Path, set_name: str, *, names: set[str]) -> Iterator[tuple[str, bytes]]:
     """(name, JPEG bytes) of the named members of one set's tar, in the tar's order."""
     with tarfile.open(folder / f"{set_name}.tar") as tar:
         for member in tar:

@@ -19,7 +19,6 @@ Starts from EfficientNet-Lite0 and MiniLM-L6 as the packages `efficientnet-lite0
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import math
@@ -37,7 +36,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import mini_data
+import script
 from fti4cir.backbones.mini import FOLDER, ImageTower, TextTower, Trunk, save_mini
+from fti4cir.files import replacing
 
 VIEWS = {"flickr8k": 4, "fashion_products": 2, "caltech101": 2, "art_domains": 2}
 SIZE = 224
@@ -126,11 +127,11 @@ def cache(data: Path, work: Path) -> None:
     """Write what the frozen first blocks give for every view: WORK/views.SET.npy, bfloat16 bits."""
     work.mkdir(parents=True, exist_ok=True)
     trunk = pretrained_trunk().to(memory_format=torch.channels_last).eval()
-    pictures = mini_data.load(data)
+    images = mini_data.load(data)
     for set_name in VIEWS:
         target = work / f"views.{set_name}.npy"
         if not target.exists():
-            names = [p.name for p in pictures if p.set == set_name and not p.held_out]
+            names = [p.name for p in images if p.set == set_name and not p.held_out]
             cache_set(data, set_name, names, trunk, target.with_suffix(".partial"))
             target.with_suffix(".partial").rename(target)
 
@@ -146,7 +147,7 @@ def cache_set(data: Path, set_name: str, names: list[str], trunk: Trunk, target:
         image = Image.open(io.BytesIO(item[1]))
         return [to_array(plain_view(image))] + [to_array(random_view(image, random_)) for _ in range(views - 1)]
 
-    items = mini_data.read_images(data, set_name, set(names))
+    items = mini_data.read_images(data, set_name, names=set(names))
     done, started = 0, time.monotonic()
     with ThreadPoolExecutor(2) as pool:
         while batch := list(islice(items, 64 // views)):
@@ -160,7 +161,7 @@ def cache_set(data: Path, set_name: str, names: list[str], trunk: Trunk, target:
             done += len(batch)
             if done % 1024 < len(batch):
                 pace = done * views / (time.monotonic() - started)
-                print(f"{set_name}: {done}/{len(names)}, {pace:.0f} views/s", flush=True)
+                script.progress.info(f"{set_name}: {done}/{len(names)}, {pace:.0f} views/s")
     out.flush()
 
 
@@ -255,25 +256,25 @@ class Batches:
     SHARE: ClassVar = {"flickr8k": 160, "fashion_products": 64, "caltech101": 14, "art_domains": 18}
 
     def __init__(self, data: Path, work: Path) -> None:
-        pictures = mini_data.load(data)
-        self.pictures = {s: [p for p in pictures if p.set == s and not p.held_out] for s in self.SHARE}
+        images = mini_data.load(data)
+        self.images = {s: [p for p in images if p.set == s and not p.held_out] for s in self.SHARE}
         self.views = {s: np.load(work / f"views.{s}.npy", mmap_mode="r") for s in self.SHARE}
         self.facts = {
             s: sorted(
                 {(k, v) for p in ps for k, v in p.facts.items() if k in {"kind", "colour", "audience", "domain"} and v}
             )
-            for s, ps in self.pictures.items()
+            for s, ps in self.images.items()
         }
         self.order: dict[str, list[int]] = {s: [] for s in self.SHARE}
 
     def draw(self) -> tuple[np.ndarray, list[str], np.ndarray, np.ndarray]:
         """(B, 40, 28, 28) features as bits, T texts, their owners (P,), which text fits which image (T, B)."""
-        chosen: list[mini_data.Picture] = []
+        chosen: list[mini_data.LabelledImage] = []
         features = []
         for set_name, share in self.SHARE.items():
             order = self.order[set_name]
             while len(order) < share:
-                fresh = list(range(len(self.pictures[set_name])))
+                fresh = list(range(len(self.images[set_name])))
                 random.shuffle(fresh)
                 order[:0] = fresh
             for _ in range(share):
@@ -281,43 +282,41 @@ class Batches:
                 views = self.views[set_name]
                 value = views[index, random.randrange(views.shape[1])]
                 features.append(value[..., ::-1] if random.random() < 0.5 else value)
-                chosen.append(self.pictures[set_name][index])
+                chosen.append(self.images[set_name][index])
         random_ = random.Random(random.random())
         texts: list[str] = []
         mentions: list[frozenset[str]] = []
         stated: list[dict[str, str]] = []
         owner: list[int] = []
-        for index, picture in enumerate(chosen):
-            repeats = 2 if picture.set == "flickr8k" else 1
-            captions = (
-                random_.sample(picture.captions, min(repeats, len(picture.captions))) if picture.captions else [None]
-            )
+        for index, image in enumerate(chosen):
+            repeats = 2 if image.set == "flickr8k" else 1
+            captions = random_.sample(image.captions, min(repeats, len(image.captions))) if image.captions else [None]
             for caption in captions:
                 text, mentioned = (
-                    (caption, frozenset({"itself"})) if caption else mini_data.write_caption(picture, random_)
+                    (caption, frozenset({"itself"})) if caption else mini_data.write_caption(image, random_)
                 )
                 texts.append(text.lower())
                 mentions.append(mentioned)
-                stated.append({**picture.facts, "set": picture.set})
+                stated.append({**image.facts, "set": image.set})
                 owner.append(index)
-        for picture in chosen:  # hard negatives: the same thing with one fact changed
-            if picture.set in {"fashion_products", "art_domains"}:
-                changeable = [k for k in ("colour", "audience", "domain", "kind") if picture.facts.get(k)]
+        for image in chosen:  # hard negatives: the same thing with one fact changed
+            if image.set in {"fashion_products", "art_domains"}:
+                changeable = [k for k in ("colour", "audience", "domain", "kind") if image.facts.get(k)]
                 key = random_.choice(changeable)
-                value = random_.choice([v for k, v in self.facts[picture.set] if k == key])
-                wrong = mini_data.Picture(
-                    picture.set, picture.name, False, (), {**picture.facts, key: value, "name": ""}
+                value = random_.choice([v for k, v in self.facts[image.set] if k == key])
+                wrong = mini_data.LabelledImage(
+                    image.set, image.name, False, (), {**image.facts, key: value, "name": ""}
                 )
                 text, mentioned = mini_data.write_caption(wrong, random_)
                 if key in mentioned and text:
                     texts.append(text.lower())
                     mentions.append(mentioned)
-                    stated.append({**wrong.facts, "set": picture.set})
+                    stated.append({**wrong.facts, "set": image.set})
         fits = np.zeros((len(texts), len(chosen)), dtype=bool)
         fits[np.arange(len(owner)), owner] = True
         of_set: dict[str, list[int]] = {}
-        for index, picture in enumerate(chosen):
-            of_set.setdefault(picture.set, []).append(index)
+        for index, image in enumerate(chosen):
+            of_set.setdefault(image.set, []).append(index)
         for t, (names, facts) in enumerate(zip(mentions, stated, strict=True)):
             if "itself" not in names:
                 for b in of_set[facts["set"]]:
@@ -338,8 +337,8 @@ def _draw() -> tuple[np.ndarray, list[str], np.ndarray, np.ndarray]:
     return _batches.draw()
 
 
-def train(data: Path, work: Path, minutes: float, steps: int, seed: int) -> None:
-    """Train for `steps` steps; the state is kept in WORK/state.pt every 100, and a later call goes on from it."""
+def train(data: Path, work: Path, *, minutes: float, steps: int, seed: int) -> None:
+    """Train for `steps` steps; the state is kept in WORK/state.pt every 50, and a later call resumes."""
     random.seed(seed)
     torch.manual_seed(seed)
     image = ImageTower(JOINT, VISION)
@@ -417,7 +416,7 @@ def train(data: Path, work: Path, minutes: float, steps: int, seed: int) -> None
         smooth = loss.item() if smooth is None else 0.95 * smooth + 0.05 * loss.item()
         if step % 20 == 0:
             pace = (time.monotonic() - started) / (step + 1 - first)
-            print(f"step {step} loss {smooth:.3f} scale {float(log_scale.exp()):.1f} {pace:.2f} s/step", flush=True)
+            script.progress.info(f"step {step} loss {smooth:.3f} scale {log_scale.exp().item():.1f} {pace:.2f} s/step")
         last = step + 1 == steps or elapsed > 60 * minutes
         if (step + 1) % 50 == 0 or last:
             state = {
@@ -427,11 +426,11 @@ def train(data: Path, work: Path, minutes: float, steps: int, seed: int) -> None
                 "optimizer": optimizer.state_dict(),
                 "step": step + 1,
             }
-            torch.save(state, work / "state.tmp")
-            (work / "state.tmp").rename(state_file)
+            with replacing(state_file) as file:
+                torch.save(state, file)
         if (step + 1) % 400 == 0 or last:
             towers = averaged(work)
-            print(f"step {step + 1}: {json.dumps(evaluate(data, *towers, sets=('flickr8k',)))}", flush=True)
+            script.progress.info(f"step {step + 1}: {json.dumps(evaluate(data, *towers, sets=('flickr8k',)))}")
         if last:
             break
 
@@ -451,13 +450,13 @@ def averaged(work: Path) -> tuple[ImageTower, TextTower]:
 @torch.no_grad()
 def evaluate(data: Path, image: ImageTower, text: TextTower, sets: tuple[str, ...] = tuple(VIEWS)) -> dict[str, float]:
     """Figures on the images kept out: Flickr8k text-to-image recall, zero-shot accuracy on the others."""
-    pictures = mini_data.load(data)
+    images = mini_data.load(data)
     tokens = tokenizer()
     figures: dict[str, float] = {}
     for set_name in sets:
-        mine = {p.name: p for p in pictures if p.set == set_name and p.held_out}
+        mine = {p.name: p for p in images if p.set == set_name and p.held_out}
         names, features = [], []
-        for name, jpeg in mini_data.read_images(data, set_name, set(mine)):
+        for name, jpeg in mini_data.read_images(data, set_name, names=set(mine)):
             names.append(name)
             features.append(to_array(plain_view(Image.open(io.BytesIO(jpeg)))))
         blocks = []
@@ -496,18 +495,19 @@ def evaluate(data: Path, image: ImageTower, text: TextTower, sets: tuple[str, ..
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script.parser(__doc__)
     parser.add_argument("stage", choices=["cache", "train", "evaluate", "export"])
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=600)
-    parser.add_argument("--steps", type=int, default=1400)
-    parser.add_argument("--seed", type=int, default=0)
+    script.add_data(parser)
+    script.add_work(parser, prepared=False)
+    parser.add_argument("--minutes", type=float, default=600, help="of `train` at most (default %(default)s)")
+    parser.add_argument("--steps", type=int, default=1400, help="of `train` (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of `train` (default %(default)s)")
     options = parser.parse_args()
+    script.log_progress()
     if options.stage == "cache":
         cache(options.data, options.work)
     elif options.stage == "train":
-        train(options.data, options.work, options.minutes, options.steps, options.seed)
+        train(options.data, options.work, minutes=options.minutes, steps=options.steps, seed=options.seed)
     elif options.stage == "evaluate":
         print(json.dumps(evaluate(options.data, *averaged(options.work)), indent=1))
     else:

@@ -10,27 +10,29 @@ WORK/captions.jsonl, and the held-out ones with tables for `fti4cir evaluate att
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import random
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
 import mini_data
+import script
 from fti4cir.backbones.mini import FOLDER
 from fti4cir.methods import registry
 from fti4cir.models import loading, saved
-from mini_data import Picture, article
+from mini_data import LabelledImage, article
 
 
-def split_captions(picture: Picture, random_: random.Random) -> list[tuple[str, str]]:
+def split_captions(image: LabelledImage, random_: random.Random) -> list[tuple[str, str]]:
     """Subject and attribute parts for an image whose facts are known, in several wordings."""
-    facts = picture.facts
-    if picture.set == "caltech101":
+    facts = image.facts
+    if image.set == "caltech101":
         return [(article(facts["kind"]), "in a photo"), ("a photo", f"of {article(facts['kind'])}")]
-    if picture.set == "art_domains":
+    if image.set == "art_domains":
         domain, kind = article(facts["domain"]), article(facts["kind"])
         return [
             (kind, f"as {domain}"),
@@ -55,41 +57,63 @@ def split_captions(picture: Picture, random_: random.Random) -> list[tuple[str, 
 
 def prepare(data: Path, work: Path) -> None:
     """Lay out what `train` reads and what the held-out figures are measured on."""
-    random_ = random.Random(0)
-    pictures = mini_data.load(data)
+    images = mini_data.load(data)
     work.mkdir(parents=True, exist_ok=True)
-    for held_out, folder in ((False, work / "pictures"), (True, work / "held_out")):
-        for set_name in mini_data.HELD_OUT:
-            names = {picture.name for picture in pictures if picture.set == set_name and picture.held_out == held_out}
-            for name, content in mini_data.read_images(data, set_name, names):
-                target = folder / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(content)
-    with open(work / "captions.jsonl", "w", encoding="utf-8") as file:
-        for picture in pictures:
-            if picture.held_out:
-                continue
-            for text in picture.captions:
-                file.write(json.dumps({"image": picture.name, "caption": text.lower()}) + "\n")
-            if not picture.captions:
-                for subject, attribute in split_captions(picture, random_):
-                    record = {"image": picture.name, "subject": subject, "attribute": attribute}
-                    file.write(json.dumps(record) + "\n")
-    for held_out, prefix in ((False, "train"), (True, "held_out")):
-        of_set = [p for p in pictures if p.held_out == held_out]
-        shop = {Path(p.name).stem: p.name for p in of_set if p.set == "fashion_products"}
-        with (
-            open(data / "fashion_products.csv", newline="", encoding="utf-8") as source,
-            open(work / f"{prefix}_shop.csv", "w", newline="", encoding="utf-8") as target,
-        ):
-            reader = csv.DictReader(source)
-            writer = csv.DictWriter(target, ["path", *(reader.fieldnames or [])])
-            writer.writeheader()
-            writer.writerows({"path": shop[row["id"]], **row} for row in reader if row["id"] in shop)
-        with open(work / f"{prefix}_art.csv", "w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file)
-            table.writerow(["path", "domain", "class"])
-            table.writerows((p.name, p.facts["domain"], p.facts["kind"]) for p in of_set if p.set == "art_domains")
+    for held_out, folder, prefix in ((False, "images", "train"), (True, "held_out", "held_out")):
+        part = [image for image in images if image.held_out == held_out]
+        _unpack(data, part, work / folder)
+        _write_shop(data / "fashion_products.csv", part, work / f"{prefix}_shop.csv")
+        _write_art(part, work / f"{prefix}_art.csv")
+    _write_captions([image for image in images if not image.held_out], work / "captions.jsonl")
+
+
+def _unpack(data: Path, images: Sequence[LabelledImage], folder: Path) -> None:
+    for set_name in mini_data.HELD_OUT:
+        names = {image.name for image in images if image.set == set_name}
+        for name, content in mini_data.read_images(data, set_name, names=names):
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+
+
+def _write_captions(images: Sequence[LabelledImage], target: Path) -> None:
+    random_ = random.Random(0)
+    with open(target, "w", encoding="utf-8") as file:
+        for image in images:
+            records = [{"caption": text.lower()} for text in image.captions] or [
+                {"subject": subject, "attribute": attribute} for subject, attribute in split_captions(image, random_)
+            ]
+            file.writelines(json.dumps({"image": image.name, **record}) + "\n" for record in records)
+
+
+def _write_shop(table: Path, images: Sequence[LabelledImage], target: Path) -> None:
+    """The rows of the products in `images`, with their paths."""
+    name_of = {Path(image.name).stem: image.name for image in images if image.set == "fashion_products"}
+    with (
+        open(table, newline="", encoding="utf-8") as source,
+        open(target, "w", newline="", encoding="utf-8") as file,
+    ):
+        reader = csv.DictReader(source)
+        writer = csv.DictWriter(file, ["path", *(reader.fieldnames or [])])
+        writer.writeheader()
+        writer.writerows({"path": name_of[row["id"]], **row} for row in reader if row["id"] in name_of)
+
+
+def _write_art(images: Sequence[LabelledImage], target: Path) -> None:
+    with open(target, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "domain", "class"])
+        writer.writerows(
+            (image.name, image.facts["domain"], image.facts["kind"]) for image in images if image.set == "art_domains"
+        )
+
+
+def train(work: Path) -> None:
+    """Train with the preset `composed`; resumable."""
+    registry.train(
+        registry.preset("composed"), work / "images", work / "captions.jsonl", "mini", work / "model",
+        resume=True, features=work / "features",
+    )  # fmt: skip
 
 
 def export(work: Path) -> None:
@@ -104,19 +128,21 @@ def export(work: Path) -> None:
 
 def main() -> None:
     """Run one stage."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=["prepare", "train", "export"])
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--work", type=Path, required=True)
+    parser = script.parser(__doc__)
+    stages = parser.add_subparsers(dest="stage", required=True, metavar="prepare | train | export")
+    preparing = stages.add_parser("prepare", help="unpack the images, write their captions and tables")
+    script.add_data(preparing)
+    script.add_work(preparing, prepared=False)
+    script.add_work(stages.add_parser("train", help="train the network"))
+    script.add_work(stages.add_parser("export", help="copy the trained network into the package"))
     options = parser.parse_args()
+    script.log_progress()
     if options.stage == "prepare":
         prepare(options.data, options.work)
     elif options.stage == "train":
-        work = options.work
-        registry.train(
-            registry.preset("composed"), work / "pictures", work / "captions.jsonl", "mini", work / "model",
-            resume=True, features=work / "features",
-        )  # fmt: skip
+        train(options.work)
+    elif not (options.work / "model").is_dir():
+        sys.exit(f"'{options.work}' has no trained network: run `python research/train_mini_inversion.py train` first.")
     else:
         export(options.work)
 
