@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from fti4cir.search.schema import FileState, Row
+from fti4cir.search import store as store_module
+from fti4cir.search.schema import FileState, Row, has_key
 from fti4cir.search.store import Store
 from tinyindex import INFO, at_once, make, rows, vectors
 
@@ -61,6 +62,15 @@ class TestDoubles:
         doubled.repair()
         write_the_same_rows_at_once(doubled.location)
         assert len(doubled.files()) == len(doubled) == 30
+
+
+def test_a_key_that_another_writer_declares_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    late = old_store(tmp_path)
+    Store.open(tmp_path).upsert(rows(vectors(30)))  # declares the key
+    answers = iter([False])  # what the late one saw before that
+    monkeypatch.setattr(store_module, "has_key", lambda schema: next(answers, None) is None and has_key(schema))
+    late.upsert(rows(vectors(30)))
+    assert len(late) == 30
 
 
 def write_the_same_rows_at_once(location: str, writers: int = 4) -> None:

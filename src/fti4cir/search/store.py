@@ -311,8 +311,9 @@ class Store:
         if not has_key(table.schema):
             try:
                 retried(lambda: table.set_unenforced_primary_key("path"))
-            except ValueError as error:
-                if "already set" not in str(error):  # by another writer, at the same time
+            except (OSError, RuntimeError, ValueError):
+                table.checkout_latest()
+                if not has_key(table.schema):  # else another writer has declared it at the same time
                     raise
         self._has_key = True
 
