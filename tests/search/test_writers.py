@@ -69,6 +69,11 @@ def test_a_key_that_another_writer_declares_at_the_same_time(tmp_path: Path, mon
     Store.open(tmp_path).upsert(rows(vectors(30)))  # declares the key
     answers = iter([False])  # what the late one saw before that
     monkeypatch.setattr(store_module, "has_key", lambda schema: next(answers, None) is None and has_key(schema))
+
+    def refuse(table: object, column: str) -> None:
+        raise ValueError("the unenforced primary key is a reserved key and cannot be changed once set")
+
+    monkeypatch.setattr(type(late._table), "set_unenforced_primary_key", refuse)
     late.upsert(rows(vectors(30)))
     assert len(late) == 30
 
