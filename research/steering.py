@@ -10,12 +10,10 @@ the same class, and back. No training saw drawings of these classes, or the word
 
 from __future__ import annotations
 
-import argparse
 import csv
 import itertools
 import json
 import re
-import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 import fti4cir
+import script
 from attributes import TASKS, load
 from fti4cir.benchmarks import attributes
 from fti4cir.benchmarks.base import Benchmark
@@ -138,14 +137,13 @@ def _copied(paths: list[Path], folder: Path, root: Path) -> Iterator[str]:
 
 def main() -> None:
     """Measure the tasks."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="what `train_mini_inversion.py prepare` made")
-    parser.add_argument("--clipart", type=Path, help="a folder of PNG drawings, for one more task")
+    parser = script.parser(__doc__)
+    script.add_work(parser)
+    parser.add_argument("--clipart", type=script.existing_folder, help="a folder of PNG drawings, for one more task")
     parser.add_argument("--model", default="mini", help="what `fti4cir.load` takes")
     parser.add_argument("--limit", type=int, default=1000, help="queries of each task")
     options = parser.parse_args()
-    if not (options.work / "held_out_shop.csv").is_file():
-        parser.error(f"{options.work} lacks held_out_shop.csv; run train_mini_inversion.py prepare first")
+    script.log_progress()
     model = fti4cir.load(options.model)
     benchmarks = {task: load(options.work, "held_out", task, options.limit) for task in TASKS}
     if options.clipart:
@@ -153,7 +151,7 @@ def main() -> None:
     report = {}
     for task, benchmark in benchmarks.items():
         report[task] = measure(benchmark, model)
-        print(f"{task}: as trained {report[task]['as trained']}, best {report[task]['best']}", file=sys.stderr)
+        script.progress.info(f"{task}: as trained {report[task]['as trained']}, best {report[task]['best']}")
     print(json.dumps(report, indent=1))
 
 

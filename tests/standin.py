@@ -75,7 +75,7 @@ class ColourModel:
     def _light(self, texts: Sequence[str]) -> Tensor:
         rows = []
         for text in texts:
-            colours = [COLOURS[word] for word in text.split() if word in COLOURS] or [(0.6, 0.5, 0.4)]
+            colours = [COLOURS[word] for word in text.split() if word in COLOURS] or [(0.6, 0.6, 0.6)]
             rows.append(torch.tensor(colours, dtype=torch.float32).mean(0).repeat(2))
         return torch.stack(rows)  # (B, 6)
 

@@ -332,7 +332,7 @@ class TestFormats:
         ],
     )
     def test_a_kind_that_is_not_supported_is_named(self, data: bytes, words: str) -> None:
-        with pytest.raises(ImageError, match=f"{words}; export it as JPEG or PNG"):
+        with pytest.raises(ImageError, match=rf"{words}\) is not supported; export it as JPEG or PNG"):
             decode_image(data, "x.jpg")
 
     def test_of_a_raw_file_no_preview_is_passed_off_as_the_image(self) -> None:

@@ -14,21 +14,13 @@ from ..errors import InputError
 from ..escaping import is_utf8
 from ..images.decode import ImageSource, check_images, content_digest, decode_image, open_image, read_file
 from ..inversion.steering import check_steering
+from .unwanted import SHARE, Unwanted, unit
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..models.model import Model
     from .store import Store
-
-WITHOUT_SHARE = 0.5
-"""How much of the unwanted text's feature is subtracted from the query's.
-
-Both have unit length. An image's score is its similarity to the query minus this share of its similarity to the
-unwanted text. With a share of 1 both count equally: images win that are merely far from the unwanted text, although
-they show nothing of what was asked for. With one half, the query leads, and the unwanted text decides among images
-that fit it about equally well.
-"""
 
 
 class Result(NamedTuple):
@@ -75,6 +67,7 @@ class Searcher:
         store.check_model(model.name, model.fingerprint)
         self.model = model
         self.store = store
+        self._unwanted = Unwanted(model)
 
     def search(
         self,
@@ -141,9 +134,9 @@ class Searcher:
         else:
             texts = [text] * len(images)
             features = self.model.compose(images, texts, strength=strength, balance=balance)  # (N, D)
-        query = _unit(_unit(_rows(features)).mean(axis=0))  # (D,)
+        query = unit(unit(_rows(features)).mean(axis=0))  # (D,)
         if without is not None:
-            query = _unit(query - WITHOUT_SHARE * _unit(_rows(self.model.encode_texts([without]))[0]))
+            query = unit(query - SHARE * self._unwanted.direction(without))
         return query
 
     def _stored_paths(self, path: Path) -> list[str]:
@@ -156,10 +149,3 @@ class Searcher:
 def _rows(features: Tensor) -> NDArray[np.float32]:
     rows: NDArray[np.float32] = features.detach().float().cpu().numpy()
     return rows
-
-
-def _unit(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scaled to unit length along the last axis; zero vectors stay as they are."""
-    lengths = np.linalg.norm(features, axis=-1, keepdims=True)
-    scaled: NDArray[np.float32] = features / np.maximum(lengths, 1e-12)
-    return scaled

@@ -1,7 +1,7 @@
 """Make the images of the README: a composed search and an explanation, with the bundled model.
 
-    python research/readme_pictures.py --work WORK                       # both, into docs/images
-    python research/readme_pictures.py --work WORK --sheet sheet.png     # many searches on one sheet, to choose from
+    python research/readme_images.py --work WORK                       # both, into docs/images
+    python research/readme_images.py --work WORK --sheet sheet.png     # many searches on one sheet, to choose from
 
 Debian's package `openclipart-png` (public domain) is what is searched. WORK keeps the
 index, so that a second run takes seconds. The results are shown as they come, copies once; only the query is chosen.
