@@ -25,7 +25,7 @@ from torch import Tensor
 
 import fti4cir
 import script
-from attributes import TASKS, load
+from attributes import TASKS
 from fti4cir.benchmarks import attributes
 from fti4cir.benchmarks.base import Benchmark
 from fti4cir.evaluation.evaluate import evaluate
@@ -144,8 +144,8 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=1000, help="queries of each task")
     options = parser.parse_args()
     script.log_progress()
-    model = fti4cir.load(options.model)
-    benchmarks = {task: load(options.work, "held_out", task, options.limit) for task in TASKS}
+    model = script.load_model(options.model)
+    benchmarks = {name: task.load(options.work, part="held_out", limit=options.limit) for name, task in TASKS.items()}
     if options.clipart:
         benchmarks["drawings"] = drawings(options.work, options.clipart, options.limit)
     report = {}

@@ -189,7 +189,7 @@ def main() -> None:
     script.add_work(parser)
     parser.add_argument("--model", default="mini", help="what `fti4cir.load` takes")
     options = parser.parse_args()
-    model = fti4cir.load(options.model)
+    model = script.load_model(options.model)
     report = {
         "photographs": measure(model, *photographs(options.data, options.work)),
         "shop": measure(model, *shop(options.work)),
