@@ -59,7 +59,7 @@ EXPLAINED = SHOWN.image
 
 def collect(clipart: Path, work: Path) -> Path:
     """A folder with links to the categories that are searched."""
-    folder = work / "pictures"
+    folder = work / "images"
     folder.mkdir(parents=True, exist_ok=True)
     for category in CATEGORIES:
         link = folder / category
@@ -91,10 +91,10 @@ def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-def tile(picture: Image.Image, size: int = TILE) -> Image.Image:
+def tile(image: Image.Image, size: int = TILE) -> Image.Image:
     """The whole image, centred on a white square with a thin frame."""
     square = Image.new("RGB", (size, size), PAPER)
-    small = ImageOps.contain(picture, (size - 16, size - 16), Image.Resampling.LANCZOS)
+    small = ImageOps.contain(image, (size - 16, size - 16), Image.Resampling.LANCZOS)
     square.paste(small, ((size - small.width) // 2, (size - small.height) // 2))
     ImageDraw.Draw(square).rectangle((0, 0, size - 1, size - 1), outline=LINE)
     return square

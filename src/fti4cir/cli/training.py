@@ -82,25 +82,25 @@ def train(
             'which also trains "but ..." on edited captions, for small encoders and few images. Both exist without one '
             "part, for ablations: composed-no-attributes, composed-no-selection, composed-no-orthogonality, "
             "composed-no-subject-regularization, composed-no-attributes-regularization, "
-            "composed-no-whole-regularization, and the same with paper-no-. pic2word, searle, lincir: the published "
+            "composed-no-whole-regularization, and the same for paper. pic2word, searle, lincir: the published "
             "recipes of these methods, which take hours. pic2word-quick, searle-quick, lincir-quick: short recipes "
             "for small encoders and few images.",
             show_default="composed for fti4cir, else the method's published recipe",
         ),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="How often each image is seen.", show_default="the preset's")
+        int | None, typer.Option(min=1, help="Number of passes over the images.", show_default="the preset's")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a step.", show_default="the preset's")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images per step.", show_default="the preset's")] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="The highest of the schedule.", show_default="the preset's")
+        float | None, typer.Option(help="The highest learning rate of the schedule.", show_default="the preset's")
     ] = None,
     chunk_size: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Images that pass at a time, for a batch that the memory cannot hold; the loss stays the whole "
-            "batch's.",
+            help="Process this many images at a time if a batch does not fit in memory; the loss is still that of the "
+            "whole batch.",
             show_default="all",
         ),
     ] = None,

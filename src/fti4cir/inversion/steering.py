@@ -54,4 +54,4 @@ def check_steering(strength: float, *, balance: float) -> None:
     if not (math.isfinite(strength) and strength >= 0):
         raise InputError(f"The strength is {strength}, but must be a number of at least 0; 1 is as trained.")
     if not 0 <= balance <= 1:
-        raise InputError(f"The balance is {balance}, but must be from 0 (words alone) to 1 (the image itself).")
+        raise InputError(f"The balance is {balance}, but must be from 0 (as trained) to 1.")

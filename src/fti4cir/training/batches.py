@@ -108,7 +108,7 @@ class Batches:
     def choose(self, wanted: Sequence[str], others: Sequence[str]) -> Choice:
         """The captions that a batch's wanted ones compete with, besides each other.
 
-        Without a template, as the edited ones are: otherwise a query could recognise them by that.
+        They are encoded without a template, as the edited ones are. Otherwise a query could recognise them by it.
         """
         assert self._texts.written is not None
         return Choice(self._tensor(self._texts.written.take(others)), self._tensor(_equal(wanted, [*wanted, *others])))

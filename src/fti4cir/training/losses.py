@@ -1,4 +1,4 @@
-"""The losses of FTI4CIR (section 3.3): tensors in, named terms out.
+"""The loss functions of all methods: tensors in, a scalar out. FTI4CIR's are those of section 3.3 of its paper.
 
 B batch, D joint width, M selected attributes.
 """
