@@ -28,6 +28,7 @@ from ..captions.table import load_captioned_images
 from ..errors import CutWarning, TrainingError
 from ..files import writing
 from ..models import loading, saved
+from ..progress import minutes_left
 from .batches import Batches
 from .config import TrainingConfig
 from .data import TrainingData, image_features, prepare_data
@@ -180,7 +181,7 @@ class Training:
             figures |= validate(self.state.result(), held_out, encoder=self._encoder, features=self._features)
         self._log.append({"step": step, "epoch": step / self.batches.per_epoch, "learning_rate": rate, **figures})
         shown = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
-        _logger.info(f"step {step} of {self.total_steps}: {shown}; about {left / 60:.0f} min left")
+        _logger.info(f"step {step} of {self.total_steps}: {shown}; {minutes_left(left)}")
 
 
 def batch_size(config: TrainingConfig, images: int, *, processes: int) -> int:
